@@ -1,0 +1,1 @@
+"""What is moved and how: manifests, plans, tickets, the Dask tasks and the copy commands."""
