@@ -38,7 +38,7 @@ class StageError(Exception):
         self.remedy = remedy or self.default_remedy
 
     def __str__(self) -> str:
-        return "{}; {}".format(self.message, self.remedy) if self.remedy else self.message
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.message, self.remedy))
@@ -131,14 +131,20 @@ def from_wire(wire: dict[str, Any]) -> StageError:
 
 def from_os_error(error: OSError, doing: str, *, source: bool = False) -> StageError:
     """Word an OSError met while `doing` ("write /scratch/x"); `source` says which side it was on."""
-    text = "cannot {}: {}".format(doing, error.strerror or error)
+    text = f"cannot {doing}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SpaceError(text)
     if source:
         return SourceError(text)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return RefusedError(text)
-    if error.errno in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.EPIPE):
+    if error.errno in (
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTUNREACH,
+        errno.ETIMEDOUT,
+        errno.EPIPE,
+    ):
         return Unreachable(text)
     return StageError(text)
 
@@ -150,6 +156,6 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_INTERRUPTED
     if isinstance(error, OSError):
-        wrapped = from_os_error(error, "use {!r}".format(error.filename) if error.filename else "continue")
+        wrapped = from_os_error(error, f"use {error.filename!r}" if error.filename else "continue")
         return str(wrapped), wrapped.exit_code
-    return "internal error: {}: {}".format(type(error).__name__, error), StageError.exit_code
+    return f"internal error: {type(error).__name__}: {error}", StageError.exit_code

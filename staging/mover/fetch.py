@@ -1,0 +1,289 @@
+"""Fetching: streams that take the next available block from their feed, and turn to the next name when a feed dies.
+
+A feed is a stripe to prefer and a list of peers, nearest first, the source last. Five seconds of silence, a closed
+connection or a block whose MAC is wrong end the use of a peer; the blocks it owed are free for any other stream.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Callable, NamedTuple
+
+from . import wire
+from .digests import Hash, content_digest, same
+from .errors import StageError, Unreachable, VerifyError, from_wire
+from .manifest import Manifest, decode
+from .replica import Replica
+from .serve import receive, receive_into, set_timeouts
+
+CONNECT_SECONDS = 3
+SILENCE_SECONDS = 5
+PATIENCE_SECONDS = 12  # without a single new block, from anybody
+IN_FLIGHT_BYTES = 8 << 20
+
+
+class Peer(NamedTuple):
+    name: str
+    host: str
+    port: int
+
+
+class Feed(NamedTuple):
+    stripe: int
+    peers: tuple[Peer, ...]
+
+
+class Refused(Exception):
+    """The peer said why it cannot serve."""
+
+    def __init__(self, error: StageError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Tampered(Exception):
+    """A payload whose MAC is wrong."""
+
+
+class Connection:
+    """An authenticated connection to a publisher."""
+
+    def __init__(self, peer: Peer, key: bytes, transfer: bytes, chosen: Hash) -> None:
+        self.peer = peer
+        self._key = key
+        self._hash = chosen
+        self.sock = socket.create_connection((peer.host, peer.port), CONNECT_SECONDS)
+        try:
+            self.sock.settimeout(None)
+            set_timeouts(self.sock, SILENCE_SECONDS, SILENCE_SECONDS)
+            hello = wire.hello(transfer, os.urandom(wire.NONCE_SIZE))
+            self.sock.sendall(hello)
+            challenge = receive(self.sock, wire.CHALLENGE_SIZE)
+            nonce, proof = challenge[: wire.NONCE_SIZE], challenge[wire.NONCE_SIZE :]
+            if not same(proof, wire.proof(chosen, key, b"listener", hello, nonce)):
+                raise wire.ProtocolError(f"{peer.name} does not hold the transfer's key")
+            self.sock.sendall(wire.proof(chosen, key, b"dialer", hello, nonce))
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def ask(self, requests: bytes) -> None:
+        self.sock.sendall(requests)
+
+    def reply(self, buffer: memoryview) -> wire.Reply:
+        """The next header; a block's payload is left to the caller, a refusal is raised."""
+        got = wire.read_reply(receive(self.sock, wire.REPLY_SIZE), len(buffer))
+        if got.status == wire.REFUSED:
+            payload = receive(self.sock, got.length)
+            if not wire.authentic(self._hash, self._key, got, self._hash.digest(payload)):
+                raise Tampered
+            raise Refused(from_wire(json.loads(payload)))
+        return got
+
+    def payload(self, got: wire.Reply, view: memoryview) -> bytes:
+        """Receive the payload into `view` and return its digest; Tampered when the MAC is wrong."""
+        receive_into(self.sock, view)
+        digest = self._hash.digest(view)
+        if not wire.authentic(self._hash, self._key, got, digest):
+            raise Tampered
+        return digest
+
+    def whole(self, op: int, index: int = 0, count: int = 0) -> bytes:
+        """One request that is answered by one payload of any size."""
+        self.ask(wire.request(op, index, count))
+        while True:
+            got = self.reply(memoryview(b""))
+            if got.op == op and got.status == wire.OK:
+                buffer = bytearray(got.length)
+                self.payload(got, memoryview(buffer))
+                return bytes(buffer)
+
+
+class Fetcher:
+    """All streams of one sink. `note` tells the user what went wrong on the way."""
+
+    def __init__(
+        self, replica: Replica, key: bytes, transfer: bytes, chosen: Hash, note: Callable[[str], None]
+    ) -> None:
+        self._replica = replica
+        self._key = key
+        self._transfer = transfer
+        self._hash = chosen
+        self._note = note
+        self._distrusted: set[Peer] = set()
+        self._reason: StageError | None = None
+        self._connections: set[Connection] = set()
+        self._threads: list[threading.Thread] = []
+        self._fresh = time.monotonic()
+        self.origin: dict[int, str] = {}
+
+    def connect(self, peer: Peer) -> Connection:
+        return Connection(peer, self._key, self._transfer, self._hash)
+
+    def manifest(self, feed: Feed, digest: bytes) -> tuple[Manifest, bytes]:
+        """The manifest whose digest the control path gave, from the first peer that has it."""
+        started = time.monotonic()
+        reason: BaseException | None = None
+        while time.monotonic() - started < PATIENCE_SECONDS and not self._replica.over:
+            for peer in feed.peers:
+                try:
+                    encoded = self._whole(peer, wire.MANIFEST)
+                except (OSError, wire.ProtocolError, Tampered, Refused) as error:
+                    reason = error
+                    continue
+                if self._hash.digest(encoded) == digest:
+                    return decode(encoded), encoded
+                self._note(f"{peer.name} sent a manifest that is not the source's")
+            time.sleep(0.1)
+        if isinstance(reason, Refused):
+            raise reason.error
+        raise Unreachable("no peer gave the manifest: {}".format(reason or "all of them gave a wrong one"))
+
+    def digests(self, source: Peer, blocks: int) -> list[bytes]:
+        """The source's digests of all blocks."""
+        found = b""
+        connection = self.connect(source)
+        try:
+            for first in range(0, blocks, wire.MAX_DIGESTS):
+                found += connection.whole(wire.DIGESTS, first, min(wire.MAX_DIGESTS, blocks - first))
+        finally:
+            connection.close()
+        return [found[at : at + 32] for at in range(0, len(found), 32)]
+
+    def start(self, feeds: Sequence[Feed]) -> None:
+        self._fresh = time.monotonic()
+        for number, feed in enumerate(feeds):
+            thread = threading.Thread(target=self._stream, args=(number, feed), name="fetch", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """End every stream, also one that waits for a duplicate."""
+        for connection in list(self._connections):
+            try:
+                connection.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # it ended by itself
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def repair(self, source: Peer, content: bytes) -> None:
+        """The replica's content digest is wrong: find the blocks that are not the source's and fetch them there."""
+        replica = self._replica
+        right = self.digests(source, replica.layout.blocks)
+        if content_digest(self._hash, right) != content:
+            raise VerifyError("the source's digests do not fit its content digest")
+        wrong = [b for b, digest in enumerate(right) if replica.digests[b] != digest]
+        for name in sorted({self.origin.get(b, "an earlier copy") for b in wrong}):
+            self._note(f"{name} sent blocks that are not the source's; fetched again from the source")
+        with replica.changed:
+            for block in wrong:
+                replica.map.drop(block)
+                replica.bytes_here -= replica.layout.length(block)
+        self.start([Feed(0, (source,))])
+        with replica.changed:
+            while not replica.map.complete and not replica.over:
+                replica.changed.wait(1)
+        self.stop()
+        if replica.failed is None and any(replica.digests[b] != right[b] for b in wrong):
+            raise VerifyError(f"{len(wrong)} blocks are still wrong after they were fetched from the source")
+
+    def _whole(self, peer: Peer, op: int) -> bytes:
+        connection = self.connect(peer)
+        try:
+            return connection.whole(op)
+        finally:
+            connection.close()
+
+    def _stream(self, number: int, feed: Feed) -> None:
+        replica = self._replica
+        at = 0
+        while not self._idle():
+            peers = [p for p in feed.peers if p not in self._distrusted]
+            if not peers:
+                replica.fail(VerifyError("no peer is left whose blocks can be trusted"))
+                return
+            peer = peers[at % len(peers)]
+            try:
+                self._talk(number, feed.stripe, peer)
+                return
+            except StageError as error:  # our own disk, not the peer
+                replica.fail(error)
+                return
+            except Refused as refused:
+                self._reason = refused.error
+            except Tampered:
+                self._distrusted.add(peer)
+                self._note(f"{peer.name} sent a block that failed its MAC; it is not used any more")
+            except (OSError, wire.ProtocolError) as error:
+                if self._idle():
+                    return
+                self._reason = Unreachable(f"{peer.name} stopped serving: {error}")
+                self._note(f"feed {peer.name} was lost ({error}); going on with the next")
+            finally:
+                with replica.changed:
+                    replica.map.release(number)
+                    replica.changed.notify_all()
+            at += 1
+            if at % len(peers) == 0:
+                if time.monotonic() - self._fresh > PATIENCE_SECONDS:
+                    replica.fail(self._reason or Unreachable("no feed answers"))
+                    return
+                with replica.changed:
+                    replica.changed.wait(0.2)
+
+    def _idle(self) -> bool:
+        return self._replica.over or self._replica.map.complete
+
+    def _talk(self, number: int, stripe: int, peer: Peer) -> None:
+        replica = self._replica
+        connection = self.connect(peer)
+        self._connections.add(connection)
+        try:
+            buffer = memoryview(bytearray(replica.layout.block))
+            window = max(2, min(32, IN_FLIGHT_BYTES // replica.layout.block))
+            owed = 0
+            while not replica.over:
+                with replica.changed:
+                    if replica.map.complete:
+                        return
+                    asked: list[bytes] = []
+                    while owed + len(asked) < window:
+                        block = replica.map.next(number, stripe)
+                        if block is None:
+                            break
+                        asked.append(wire.request(wire.BLOCK, block))
+                    if not asked and not owed:
+                        replica.changed.wait(0.5)
+                        continue
+                if asked:
+                    connection.ask(b"".join(asked))
+                    owed += len(asked)
+                got = connection.reply(buffer)
+                if got.status == wire.WAIT:
+                    continue
+                owed -= 1
+                self._take(connection, got, buffer)
+        finally:
+            self._connections.discard(connection)
+            connection.close()
+
+    def _take(self, connection: Connection, got: wire.Reply, buffer: memoryview) -> None:
+        replica = self._replica
+        if got.block >= replica.layout.blocks or got.length != replica.layout.length(got.block):
+            raise wire.ProtocolError("a block of the wrong size")
+        view = buffer[: got.length]
+        digest = connection.payload(got, view)
+        replica.fetched += got.length
+        self.origin[got.block] = connection.peer.name
+        if replica.put(got.block, view, digest):
+            self._fresh = time.monotonic()

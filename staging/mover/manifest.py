@@ -1,0 +1,192 @@
+"""What is to be moved: entries with metadata, and the byte space their data is laid out in. Pure.
+
+The byte space is the data of all files end to end (holes left out), cut into blocks of one size, so that many
+small files share a block and a huge file is many blocks. See docs/protocol.md for the encoding.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .digests import HASHES, Hash
+from .errors import StageError, VerifyError
+from .wire import MAX_BLOCK
+
+DIRECTORY, FILE, SYMLINK, HARDLINK = "d", "f", "l", "h"
+
+
+class Entry(NamedTuple):
+    """One name. `extents` is None for a file without holes; `target` is a link's."""
+
+    kind: str
+    path: str
+    mode: int
+    mtime_ns: int
+    size: int = 0
+    extents: tuple[tuple[int, int], ...] | None = None
+    target: str = ""
+
+    def data(self) -> tuple[tuple[int, int], ...]:
+        """[(offset, length), ...] of what the file really holds."""
+        if self.extents is not None:
+            return self.extents
+        return ((0, self.size),) if self.size else ()
+
+
+class Segment(NamedTuple):
+    """A run of bytes of one file: part of a block."""
+
+    entry: int
+    offset: int
+    length: int
+
+
+class Manifest(NamedTuple):
+    entries: tuple[Entry, ...]
+    block: int
+    hash: str
+    contents: bool = False
+
+    def tops(self) -> list[str]:
+        """The first components of all paths, in order."""
+        return list(dict.fromkeys(e.path.split("/", 1)[0] for e in self.entries if e.path != "."))
+
+    def hasher(self) -> Hash:
+        return HASHES[self.hash]
+
+    def encode(self) -> bytes:
+        body = {
+            "v": 1,
+            "block": self.block,
+            "hash": self.hash,
+            "contents": self.contents,
+            "entries": self.entries,
+        }
+        return json.dumps(body, separators=(",", ":")).encode("ascii")
+
+    def identity(self) -> bytes:
+        """Digest of names, kinds and sizes: what a partial replica must share to be worth resuming."""
+        shape = [[e.kind, e.path, e.size, e.extents] for e in self.entries]
+        return self.hasher().digest(json.dumps([self.block, self.contents, shape]).encode("ascii"))
+
+
+def decode(data: bytes) -> Manifest:
+    """The manifest in `data`; VerifyError when any rule of docs/protocol.md is broken."""
+    try:
+        body = json.loads(data)
+        if body["v"] != 1:
+            raise VerifyError("the manifest has version {}, this mover reads 1".format(body["v"]))
+        entries = tuple(_entry(row) for row in body["entries"])
+        manifest = Manifest(entries, int(body["block"]), str(body["hash"]), bool(body["contents"]))
+    except StageError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise VerifyError(f"the manifest cannot be read: {error}") from None
+    check(manifest)
+    return manifest
+
+
+def _entry(row: Any) -> Entry:
+    kind, path, mode, mtime_ns, size, extents, target = row
+    pairs = None if extents is None else tuple((int(o), int(n)) for o, n in extents)
+    return Entry(str(kind), str(path), int(mode), int(mtime_ns), int(size), pairs, str(target))
+
+
+def check(manifest: Manifest) -> None:
+    """Raise VerifyError unless every path stays beneath the destination and every parent is a directory of ours."""
+    if manifest.hash not in HASHES:
+        raise VerifyError(
+            f"the transfer is hashed with {manifest.hash}, which this host does not have",
+            "install blake3 there, or on no side",
+        )
+    if not 1 <= manifest.block <= MAX_BLOCK:
+        raise VerifyError(f"block size {manifest.block} is outside 1..{MAX_BLOCK}")
+    kinds: dict[str, str] = {}
+    for entry in manifest.entries:
+        _check_path(entry, kinds, manifest.contents)
+        if entry.kind not in (DIRECTORY, FILE, SYMLINK, HARDLINK) or entry.size < 0 or entry.mode & ~0o7777:
+            raise VerifyError(f"bad manifest entry for {entry.path!r}")
+        if entry.kind == HARDLINK and kinds.get(entry.target) != FILE:
+            raise VerifyError(f"{entry.path!r} is a hard link to {entry.target!r}, which is no earlier file")
+        if entry.kind == SYMLINK and (not entry.target or "\0" in entry.target):
+            raise VerifyError(f"{entry.path!r} is a symbolic link to nothing")
+        if entry.kind == FILE:
+            _check_extents(entry)
+        kinds[entry.path] = entry.kind
+
+
+def _check_path(entry: Entry, kinds: dict[str, str], contents: bool) -> None:
+    path = entry.path
+    if path == "." and contents and entry.kind == DIRECTORY and not kinds:
+        return
+    parts = path.split("/")
+    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise VerifyError(f"the manifest names {path!r}, which is not beneath the destination")
+    if path in kinds:
+        raise VerifyError(f"the manifest names {path!r} twice")
+    if len(parts) > 1 and kinds.get("/".join(parts[:-1])) != DIRECTORY:
+        raise VerifyError(f"the parent of {path!r} is no directory of the manifest")
+
+
+def _check_extents(entry: Entry) -> None:
+    end = 0
+    for offset, length in entry.data():
+        if offset < end or length <= 0:
+            raise VerifyError(f"the extents of {entry.path!r} overlap")
+        end = offset + length
+    if end > entry.size:
+        raise VerifyError(f"the extents of {entry.path!r} go past its end")
+
+
+class Layout:
+    """The byte space of a manifest: which bytes of which files a block is."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.block = manifest.block
+        self._starts: list[int] = []
+        self._runs: list[Segment] = []
+        total = 0
+        for index, entry in enumerate(manifest.entries):
+            if entry.kind != FILE:
+                continue
+            for offset, length in entry.data():
+                self._starts.append(total)
+                self._runs.append(Segment(index, offset, length))
+                total += length
+        self.bytes = total
+        self.blocks = -(-total // self.block)
+
+    def length(self, block: int) -> int:
+        """Bytes of this block; only the last may be short."""
+        return min(self.block, self.bytes - block * self.block)
+
+    def segments(self, block: int) -> list[Segment]:
+        """The runs of file bytes that make up the block, in order."""
+        begin = block * self.block
+        end = begin + self.length(block)
+        found = []
+        at = bisect.bisect_right(self._starts, begin) - 1
+        while begin < end:
+            run = self._runs[at]
+            skip = begin - self._starts[at]
+            take = min(run.length - skip, end - begin)
+            found.append(Segment(run.entry, run.offset + skip, take))
+            begin += take
+            at += 1
+        return found
+
+
+def choose_block(total: int, nodes: int) -> int:
+    """Block size in bytes when nobody asked for one: small enough to fill a tree early, at most 1 MiB."""
+    block = 1 << 20
+    while block > 1 << 16 and total // block < 32 * max(nodes, 1):
+        block >>= 1
+    return block
+
+
+def file_entries(entries: Sequence[Entry]) -> int:
+    """How many regular files (hard links apart) there are."""
+    return sum(e.kind == FILE for e in entries)

@@ -1,0 +1,108 @@
+"""A node's copy, complete or not: which blocks are there, their digests, and who waits for them.
+
+One lock and one condition guard it all. `Publisher` threads wait for blocks, `Fetcher` threads bring them.
+"""
+
+from __future__ import annotations
+
+import abc
+import threading
+from contextlib import AbstractContextManager
+
+from .blockmap import BlockMap
+from .digests import Bytes, Hash
+from .errors import StageError
+from .manifest import Layout, Manifest
+
+
+class Replica(abc.ABC):
+    """State shared by the threads of one mover. A subclass says where the bytes are."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.failed: StageError | None = None
+        self.closing = False
+        self.encoded: bytes | None = None  # the manifest, as every peer gets it
+        self.digests: list[bytes | None] = []
+        self.fetched = 0  # bytes that came from peers
+
+    def describe(self, manifest: Manifest, encoded: bytes, stripes: int, present: bool) -> None:
+        """The manifest is known: from here on peers may ask for blocks."""
+        layout = Layout(manifest)
+        with self.changed:
+            self.manifest = manifest
+            self.layout = layout
+            self.hash: Hash = manifest.hasher()
+            self.map = BlockMap(layout.blocks, stripes)
+            self.digests = [None] * layout.blocks
+            self.bytes_here = 0
+            if present:
+                for block in range(layout.blocks):
+                    self.map.add(block)
+                self.bytes_here = layout.bytes
+            self.encoded = encoded
+            self.changed.notify_all()
+
+    @property
+    def blocks(self) -> int | None:
+        """How many blocks there are; None until the manifest is known."""
+        return self.layout.blocks if self.encoded is not None else None
+
+    def fail(self, error: StageError) -> None:
+        """The first error ends the replica; the rest follow from it."""
+        with self.changed:
+            if self.failed is None and not self.closing:
+                self.failed = error
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        with self.changed:
+            self.closing = True
+            self.changed.notify_all()
+
+    @property
+    def over(self) -> bool:
+        return self.closing or self.failed is not None
+
+    def put(self, block: int, data: Bytes, digest: bytes) -> bool:
+        """A block arrived and its MAC was right: keep it. False when it was here already."""
+        with self.changed:
+            if block in self.map:
+                return False
+        self.write(block, data)
+        with self.changed:
+            if not self.map.add(block):
+                return False
+            self.digests[block] = digest
+            self.bytes_here += len(data)
+            self.changed.notify_all()
+            return True
+
+    def digest_of(self, block: int) -> tuple[bytes, Bytes | None]:
+        """The block's digest and, where it had to be read for that, its bytes."""
+        known = self.digests[block]
+        if known is not None:
+            return known, None
+        data = self.read(block)
+        digest = self.hash.digest(data)
+        with self.changed:
+            self.digests[block] = digest
+            self.changed.notify_all()
+        return digest, data
+
+    def known_digests(self) -> list[bytes] | None:
+        """All the digests, or None while one is missing."""
+        digests = [d for d in self.digests if d is not None]
+        return digests if len(digests) == len(self.digests) else None
+
+    @abc.abstractmethod
+    def read(self, block: int) -> Bytes:
+        """The bytes of a block that is here."""
+
+    @abc.abstractmethod
+    def write(self, block: int, data: Bytes) -> None:
+        """Keep the bytes of a block."""
+
+    @abc.abstractmethod
+    def open_entry(self, entry: int) -> AbstractContextManager[int]:
+        """A descriptor of the file of this manifest entry, for sendfile."""

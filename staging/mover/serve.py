@@ -1,0 +1,245 @@
+"""Publishing: any peer that proves the transfer key may ask for blocks; an answer waits until the block is there.
+
+One listening thread, and for each peer a thread that reads requests and one that answers them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Sequence
+
+from . import wire
+from .digests import Bytes, Hash, same
+from .errors import StageError
+from .replica import Replica
+
+HANDSHAKE_SECONDS = 5
+MAX_STRANGERS = 64  # peers that have not proved the key yet
+WAIT_EVERY = 1.0
+SEND_SECONDS = 30
+
+
+def set_timeouts(sock: socket.socket, receive: float, send: float) -> None:
+    """Kernel timeouts on a blocking socket, so that recv_into with MSG_WAITALL and sendfile both have them."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(receive), int(receive % 1 * 1e6)))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(send), int(send % 1 * 1e6)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes; ConnectionError at the end of the stream, OSError on a timeout."""
+    buffer = bytearray(size)
+    receive_into(sock, memoryview(buffer))
+    return bytes(buffer)
+
+
+def receive_into(sock: socket.socket, view: memoryview) -> None:
+    got = 0
+    while got < len(view):
+        count = sock.recv_into(view[got:], 0, socket.MSG_WAITALL)
+        if not count:
+            raise ConnectionError("the peer closed the connection")
+        got += count
+
+
+class Publisher:
+    def __init__(self, replica: Replica, key: bytes, transfer: bytes, host: str, chosen: Hash) -> None:
+        self._replica = replica
+        self._key = key
+        self._transfer = transfer
+        self._hash = chosen
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family, backlog=128)
+        self.endpoint = self._listener.getsockname()[:2]
+        self._lock = threading.Lock()
+        self._strangers = 0
+        self._open: set[socket.socket] = set()
+        self.sent = 0
+        threading.Thread(target=self._accept, name="publish", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening and end every peer's connection."""
+        for sock in [self._listener, *self._open]:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # the peer was faster
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                welcome = self._strangers < MAX_STRANGERS and not self._replica.over
+                if welcome:
+                    self._strangers += 1
+                    self._open.add(sock)
+            if welcome:
+                threading.Thread(target=self._peer, args=(sock,), name="peer", daemon=True).start()
+            else:
+                sock.close()
+
+    def _peer(self, sock: socket.socket) -> None:
+        try:
+            try:
+                self._admit(sock)
+            finally:
+                with self._lock:
+                    self._strangers -= 1
+            conversation = _Conversation(sock, self._replica, self._key, self._hash)
+            conversation.run()
+            self.sent += conversation.sent
+        except (OSError, wire.ProtocolError):
+            pass  # a peer that went away or talked rubbish is told nothing and costs nobody else anything
+        finally:
+            with self._lock:
+                self._open.discard(sock)
+            sock.close()
+
+    def _admit(self, sock: socket.socket) -> None:
+        set_timeouts(sock, HANDSHAKE_SECONDS, HANDSHAKE_SECONDS)
+        hello = receive(sock, wire.HELLO.size)
+        wire.read_hello(hello, self._transfer)
+        nonce = os.urandom(wire.NONCE_SIZE)
+        sock.sendall(nonce + wire.proof(self._hash, self._key, b"listener", hello, nonce))
+        answer = receive(sock, wire.ANSWER_SIZE)
+        if not same(answer, wire.proof(self._hash, self._key, b"dialer", hello, nonce)):
+            raise wire.ProtocolError("the peer does not hold the key")
+        set_timeouts(sock, 0, SEND_SECONDS)
+
+
+class _Conversation:
+    """Requests of one admitted peer, answered in the order in which they become possible."""
+
+    def __init__(self, sock: socket.socket, replica: Replica, key: bytes, chosen: Hash) -> None:
+        self._sock = sock
+        self._replica = replica
+        self._key = key
+        self._hash = chosen
+        self._pending: list[wire.Request] = []
+        self._gone = False
+        self.sent = 0
+
+    def run(self) -> None:
+        reader = threading.Thread(target=self._read, name="requests", daemon=True)
+        reader.start()
+        try:
+            self._answer_all()
+        finally:
+            with contextlib.suppress(OSError):  # the peer may be gone already
+                self._sock.shutdown(socket.SHUT_RDWR)
+            reader.join()
+
+    def _read(self) -> None:
+        replica = self._replica
+        try:
+            while True:
+                request = wire.read_request(receive(self._sock, wire.REQUEST.size), replica.blocks)
+                with replica.changed:
+                    if len(self._pending) > 4096:
+                        raise wire.ProtocolError("too many requests at once")
+                    self._pending.append(request)
+                    replica.changed.notify_all()
+        except (OSError, wire.ProtocolError):
+            with replica.changed:
+                self._gone = True
+                replica.changed.notify_all()
+
+    def _answer_all(self) -> None:
+        replica = self._replica
+        last = time.monotonic()
+        while True:
+            with replica.changed:
+                request = self._ready()
+                if request is None and not self._gone and not replica.over:
+                    replica.changed.wait(WAIT_EVERY)
+                    request = self._ready()
+                if self._gone or replica.closing:
+                    return
+                owing = bool(self._pending)
+            if replica.failed is not None:
+                self._refuse(replica.failed)
+                return
+            if request is not None:
+                try:
+                    self._answer(request)
+                except StageError as error:
+                    replica.fail(error)
+                    continue
+                last = time.monotonic()
+            elif owing and time.monotonic() - last >= WAIT_EVERY:
+                self._sock.sendall(self._header(wire.BLOCK, wire.WAIT, 0, b""))
+                last = time.monotonic()
+
+    def _ready(self) -> wire.Request | None:
+        replica = self._replica
+        if replica.encoded is None:
+            return None
+        for at, request in enumerate(self._pending):
+            if request.op != wire.BLOCK or request.first in replica.map:
+                return self._pending.pop(at)
+        return None
+
+    def _answer(self, request: wire.Request) -> None:
+        replica = self._replica
+        if request.op == wire.MANIFEST:
+            self._send(wire.MANIFEST, 0, replica.encoded or b"")
+        elif request.op == wire.DIGESTS:
+            wanted = range(request.first, request.first + request.many)
+            self._send(wire.DIGESTS, request.first, b"".join(replica.digest_of(b)[0] for b in wanted))
+        else:
+            self._send_block(request.first)
+
+    def _send_block(self, block: int) -> None:
+        replica = self._replica
+        digest, data = replica.digest_of(block)
+        segments = replica.layout.segments(block)
+        if data is None and len(segments) > 1:
+            data = replica.read(block)
+        if data is not None:
+            self._send(wire.BLOCK, block, data, digest)
+            return
+        (entry, offset, length) = segments[0]
+        head = wire.reply(self._hash, self._key, wire.BLOCK, wire.OK, block, length, digest)
+        with replica.open_entry(entry) as fd:
+            self._push([head], socket.MSG_MORE)
+            end = offset + length
+            while offset < end:
+                count = os.sendfile(self._sock.fileno(), fd, offset, end - offset)
+                if not count:
+                    raise ConnectionError("the file is shorter than its manifest says")
+                offset += count
+        self.sent += length
+
+    def _send(self, op: int, index: int, payload: Bytes, digest: bytes | None = None) -> None:
+        digest = self._hash.digest(payload) if digest is None else digest
+        head = wire.reply(self._hash, self._key, op, wire.OK, index, len(payload), digest)
+        self._push([head, payload])
+        if op == wire.BLOCK:
+            self.sent += len(payload)
+
+    def _push(self, parts: Sequence[Bytes], flags: int = 0) -> None:
+        """sendmsg until all of it is gone."""
+        left = [memoryview(part) for part in parts if len(part)]
+        while left:
+            count = self._sock.sendmsg(left, (), flags)
+            while left and count >= len(left[0]):
+                count -= len(left.pop(0))
+            if left:
+                left[0] = left[0][count:]
+
+    def _header(self, op: int, status: int, index: int, payload: bytes) -> bytes:
+        return wire.reply(self._hash, self._key, op, status, index, len(payload), self._hash.digest(payload))
+
+    def _refuse(self, error: StageError) -> None:
+        payload = json.dumps(error.to_wire()).encode()[: wire.MAX_REFUSAL]
+        self._push([self._header(wire.BLOCK, wire.REFUSED, 0, payload), payload])

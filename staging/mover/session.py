@@ -1,0 +1,210 @@
+"""One mover's part in one transfer: source or sink, driven by control lines, reporting by events."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any, Callable
+
+from .digests import HASHES, available, content_digest
+from .errors import Interrupted, StageError, TemporaryError, UsageError
+from .fetch import Feed, Fetcher, Peer
+from .manifest import Layout, Manifest, choose_block, file_entries
+from .replica import Replica
+from .scan import scan
+from .serve import Publisher
+from .sink import Sink
+from .source import Source
+from .target import Area, resolve
+
+Emit = Callable[[dict[str, Any]], None]
+PROGRESS_SECONDS = 0.5
+ALIVE_SECONDS = 2.0
+
+
+class Session:
+    """Common to both roles: the endpoint, the key, the life signs."""
+
+    replica: Replica
+
+    def __init__(self, order: dict[str, Any], emit: Emit) -> None:
+        self.emit = emit
+        self.key = bytes.fromhex(order["key"])
+        self.transfer = bytes.fromhex(order["transfer"])
+        self.host = str(order["host"])
+        self._worker: threading.Thread | None = None
+        self._told = (-1, 0.0)
+
+    def publish(self, replica: Replica, hash_name: str) -> list[Any]:
+        self.replica = replica
+        self.publisher = Publisher(replica, self.key, self.transfer, self.host, HASHES[hash_name])
+        return list(self.publisher.endpoint)
+
+    def handle(self, order: dict[str, Any]) -> None:
+        raise UsageError("a mover in this role does not know the order {!r}".format(order["op"]))
+
+    def spawn(self, work: Callable[[], None]) -> None:
+        """Do the long part in a thread; its error is the replica's."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except StageError as error:
+                self.replica.fail(error)
+
+        self._worker = threading.Thread(target=guarded, name="work", daemon=True)
+        self._worker.start()
+
+    def tick(self, now: float) -> None:
+        """Tell how far it is; at least every two seconds, so that silence means trouble."""
+        here = self.replica.bytes_here if self.replica.encoded is not None else 0
+        bytes_told, at = self._told
+        if now - at >= ALIVE_SECONDS or (here != bytes_told and now - at >= PROGRESS_SECONDS):
+            self._told = (here, now)
+            self.emit({"event": "progress", "bytes": here})
+
+    def close(self, keep: bool) -> bool:
+        """End all threads and let go of the files; True when a partial replica was kept."""
+        self.replica.close()
+        self.publisher.close()
+        if self._worker is not None:
+            self._worker.join()
+        return False
+
+
+class SourceSession(Session):
+    def __init__(self, order: dict[str, Any], emit: Emit) -> None:
+        super().__init__(order, emit)
+        found = scan([str(s) for s in order["sources"]], bool(order["contents"]))
+        total = sum(length for entry in found.entries for _, length in entry.data())
+        block = int(order.get("block") or 0) or choose_block(total, int(order.get("nodes") or 1))
+        manifest = Manifest(tuple(found.entries), block, available()[0], bool(order["contents"]))
+        source = self.source = Source(found, manifest)
+        chosen = manifest.hasher()
+        self.emit(
+            {
+                "event": "opened",
+                "endpoint": self.publish(source, manifest.hash),
+                "skipped": found.skipped,
+                "manifest": {
+                    "identity": manifest.identity().hex(),
+                    "digest": chosen.digest(source.encoded or b"").hex(),
+                    "hash": manifest.hash,
+                    "block": block,
+                    "blocks": source.layout.blocks,
+                    "bytes": source.layout.bytes,
+                    "files": file_entries(manifest.entries),
+                    "tops": manifest.tops(),
+                    "contents": manifest.contents,
+                    "directory": found.directory,
+                },
+            }
+        )
+
+    def handle(self, order: dict[str, Any]) -> None:
+        if order["op"] != "seal":
+            super().handle(order)
+        self.spawn(lambda: self.emit({"event": "root", "digest": self.source.seal().hex()}))
+
+    def close(self, keep: bool) -> bool:
+        super().close(keep)
+        self.source.release()
+        return False
+
+
+class SinkSession(Session):
+    def __init__(self, order: dict[str, Any], emit: Emit) -> None:
+        super().__init__(order, emit)
+        self.summary = order["manifest"]
+        if self.summary["hash"] not in HASHES:
+            raise StageError("this host cannot check {} digests".format(self.summary["hash"]), "install blake3 here")
+        target = resolve(str(order["root"]), str(order["dest"]), str(order["into"]), self.summary)
+        umask = os.umask(0)
+        os.umask(umask)
+        self.area = Area(target, str(self.summary["identity"])[:16], bool(order["parents"]))
+        try:
+            self.area.need(int(self.summary["bytes"]))
+            self.sink = Sink(self.area, bool(order["preserve"]), umask)
+            endpoint = self.publish(self.sink, self.summary["hash"])
+        except BaseException:
+            self.area.release(keep=True)
+            raise
+        self.fetcher = Fetcher(
+            self.sink, self.key, self.transfer, HASHES[self.summary["hash"]], lambda text: self._note(text)
+        )
+        self.started = 0.0
+        self._root: bytes | None = None
+        self.emit({"event": "opened", "endpoint": endpoint})
+
+    def _note(self, text: str) -> None:
+        self.emit({"event": "note", "message": text})
+
+    def handle(self, order: dict[str, Any]) -> None:
+        if order["op"] == "run":
+            feeds = [Feed(int(f["stripe"]), tuple(Peer(*p) for p in f["peers"])) for f in order["feeds"]]
+            source = Peer(*order["source"])
+            self.spawn(lambda: self._run(int(order["stripes"]), feeds, source))
+        elif order["op"] == "root":
+            with self.sink.changed:
+                self._root = bytes.fromhex(order["digest"])
+                self.sink.changed.notify_all()
+        else:
+            super().handle(order)
+
+    def _run(self, stripes: int, feeds: list[Feed], source: Peer) -> None:
+        self.started = time.monotonic()
+        sink = self.sink
+        manifest, encoded = self.fetcher.manifest(feeds[0], bytes.fromhex(self.summary["digest"]))
+        if Layout(manifest).bytes != self.summary["bytes"]:
+            raise StageError("the manifest does not fit its summary")
+        sink.describe(manifest, encoded, stripes, present=False)
+        sink.prepare()
+        where = sink.candidate()
+        if where:
+            try:
+                sink.seed(self.fetcher.digests(source, sink.layout.blocks), where)
+            except OSError as error:
+                self._note(f"cannot compare with what is here already ({error}); fetching all of it")
+        self.fetcher.start(feeds)
+        self._wait(lambda: sink.map.complete)
+        self.fetcher.stop()
+        self.emit({"event": "complete"})
+        self._wait(lambda: self._root is not None)
+        root = self._root or b""
+        if content_digest(sink.hash, sink.known_digests() or []) != root:
+            self.fetcher.repair(source, root)
+        self._check()
+        sink.commit(manifest)
+        self.emit(
+            {
+                "event": "done",
+                "bytes": sink.layout.bytes,
+                "fetched": sink.fetched,
+                "reused": sink.reused,
+                "seconds": time.monotonic() - self.started,
+                "digest": root.hex(),
+            }
+        )
+
+    def _wait(self, happened: Callable[[], bool]) -> None:
+        with self.sink.changed:
+            while not happened():
+                self._check()
+                self.sink.changed.wait(1)
+        self._check()
+
+    def _check(self) -> None:
+        if self.sink.failed is not None:
+            raise self.sink.failed
+        if self.sink.closing:
+            raise Interrupted("the transfer was stopped")
+
+    def close(self, keep: bool) -> bool:
+        """`keep` wins only where trying again can help; a full disk is given its space back."""
+        failed = self.sink.failed
+        worth = keep and (failed is None or isinstance(failed, TemporaryError)) and self.sink.encoded is not None
+        self.sink.close()
+        self.fetcher.stop()
+        super().close(keep)
+        return self.sink.release(worth and self.sink.bytes_here > 0)

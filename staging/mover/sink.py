@@ -1,0 +1,230 @@
+"""The replica at a destination: blocks become files in the hidden area, files get metadata and their names."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import OrderedDict
+from contextlib import AbstractContextManager
+
+from .digests import Bytes
+from .errors import from_os_error
+from .files import OpenFiles
+from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest
+from .replica import Replica
+from .target import DIR_FLAGS, Area
+
+RECENT = 16  # packed blocks kept in memory for the children, who ask for them next
+
+
+class Sink(Replica):
+    def __init__(self, area: Area, preserve: bool, umask: int) -> None:
+        super().__init__()
+        self.area = area
+        self._preserve = preserve
+        self._umask = umask
+        self._placed = False
+        self._files = OpenFiles(self._open)
+        self._recent: OrderedDict[int, bytes] = OrderedDict()
+        self.reused = 0  # bytes that were here before the transfer
+        self.unchanged = False  # every file is under its name already
+
+    def prepare(self) -> None:
+        """The manifest is known: make the directories that the files go into."""
+        try:
+            for entry in self.manifest.entries:
+                if entry.kind == DIRECTORY and entry.path != ".":
+                    os.makedirs(self._staged(entry), mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise from_os_error(error, f"write to {self.area.target.parent}") from None
+
+    # what is here already -------------------------------------------------------------------------------
+
+    def candidate(self) -> str:
+        """Where earlier bytes may be found: "area", "final" or "" for nowhere."""
+        files = [e for e in self.manifest.entries if e.kind == FILE and e.size]
+        if any(os.path.lexists(self._staged(e)) for e in files):
+            return "area"
+        if files and all(_size(self._final(e)) == e.size for e in files):
+            return "final"
+        return ""
+
+    def seed(self, digests: list[bytes], where: str) -> None:
+        """Take over the blocks that are here already; `digests` are the source's, so nothing is trusted."""
+        names = self._staged if where == "area" else self._final
+        good = []
+        for block in range(self.layout.blocks):
+            if self.over:
+                return
+            data = self._peek(block, names)
+            if data is not None and self.hash.digest(data) == digests[block]:
+                good.append(block)
+        self.unchanged = where == "final" and len(good) == self.layout.blocks
+        for block in good:
+            if where == "final" and not self.unchanged:
+                data = self._peek(block, names)
+                if data is None or self.hash.digest(data) != digests[block]:
+                    continue
+                self.write(block, data)
+            with self.changed:
+                self.map.add(block)
+                self.digests[block] = digests[block]
+                self.bytes_here += self.layout.length(block)
+                self.reused += self.layout.length(block)
+                self.changed.notify_all()
+
+    def _peek(self, block: int, name: object) -> bytearray | None:
+        buffer = bytearray(self.layout.length(block))
+        view = memoryview(buffer)
+        at = 0
+        for entry, offset, length in self.layout.segments(block):
+            path = name(self.manifest.entries[entry])  # type: ignore[operator]
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError:
+                return None
+            try:
+                if os.preadv(fd, [view[at : at + length]], offset) != length:
+                    return None
+            finally:
+                os.close(fd)
+            at += length
+        return buffer
+
+    # blocks ---------------------------------------------------------------------------------------------
+
+    def read(self, block: int) -> Bytes:
+        recent = self._recent.get(block)
+        if recent is not None:
+            return recent
+        buffer = bytearray(self.layout.length(block))
+        view = memoryview(buffer)
+        at = 0
+        for entry, offset, length in self.layout.segments(block):
+            with self._files.use(entry) as fd:
+                os.preadv(fd, [view[at : at + length]], offset)
+            at += length
+        return buffer
+
+    def write(self, block: int, data: Bytes) -> None:
+        segments = self.layout.segments(block)
+        view = memoryview(data)
+        at = 0
+        try:
+            for entry, offset, length in segments:
+                with self._files.use(entry) as fd:
+                    done = 0
+                    while done < length:
+                        done += os.pwrite(fd, view[at + done : at + length], offset + done)
+                at += length
+        except OSError as error:
+            name = self._final(self.manifest.entries[segments[0].entry])
+            raise from_os_error(error, f"write {name}") from None
+        if len(segments) > 1:
+            with self.changed:
+                self._recent[block] = bytes(data)
+                while len(self._recent) > RECENT:
+                    self._recent.popitem(last=False)
+
+    def open_entry(self, entry: int) -> AbstractContextManager[int]:
+        return self._files.use(entry)
+
+    def _open(self, index: int) -> int:
+        entry = self.manifest.entries[index]
+        flags = os.O_NOFOLLOW | os.O_CLOEXEC
+        if self.unchanged or self._placed:
+            return os.open(self._final(entry), flags | os.O_RDONLY)
+        return os.open(self._staged(entry), flags | os.O_RDWR | os.O_CREAT, 0o600)
+
+    def _staged(self, entry: Entry) -> str:
+        return os.path.join(self.area.tree, entry.path)
+
+    def _final(self, entry: Entry) -> str:
+        return self.area.target.final(entry.path)
+
+    # the end --------------------------------------------------------------------------------------------
+
+    def commit(self, manifest: Manifest) -> None:
+        """Every block is right: links, metadata, names. Nothing is visible before this."""
+        try:
+            if not self.unchanged:
+                for entry in manifest.entries:
+                    self._finish(entry)
+            # readers that open a file from here on find it under its final name
+            self._placed = True
+            if self.unchanged:
+                self._refresh()
+            else:
+                self.area.place()
+            self._dress_directories()
+        except OSError as error:
+            raise from_os_error(error, f"finish {self.area.target.parent}") from None
+
+    def _finish(self, entry: Entry) -> None:
+        path = self._staged(entry)
+        if entry.kind == FILE:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                os.ftruncate(fd, entry.size)
+                self._dress(fd, entry)
+            finally:
+                os.close(fd)
+        elif entry.kind == SYMLINK:
+            _replace(path)
+            os.symlink(entry.target, path)
+            if self._preserve:
+                os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+        elif entry.kind == HARDLINK:
+            _replace(path)
+            os.link(os.path.join(self.area.tree, entry.target), path)
+
+    def _dress(self, fd: int, entry: Entry) -> None:
+        os.fchmod(fd, entry.mode if self._preserve else entry.mode & 0o777 & ~self._umask)
+        if self._preserve:
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def _refresh(self) -> None:
+        for entry in self.manifest.entries:
+            if entry.kind == FILE and self._preserve:
+                fd = os.open(self._final(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    self._dress(fd, entry)
+                finally:
+                    os.close(fd)
+        for entry in self.manifest.entries:
+            if entry.kind in (SYMLINK, HARDLINK) or (entry.kind == FILE and not entry.size):
+                self._finish(entry)
+        self.area.place()
+
+    def _dress_directories(self) -> None:
+        # deepest first, since a directory's time changes when something in it does, and its mode may forbid it
+        for entry in reversed(self.manifest.entries):
+            if entry.kind != DIRECTORY:
+                continue
+            path = self._final(entry)
+            fd = os.open(path, DIR_FLAGS if entry.path != "." else DIR_FLAGS & ~os.O_NOFOLLOW)
+            try:
+                if stat.S_IMODE(os.fstat(fd).st_mode) != entry.mode or self._preserve:
+                    self._dress(fd, entry)
+            finally:
+                os.close(fd)
+
+    def release(self, keep: bool) -> bool:
+        """Close everything; True when a partial replica was kept for resuming."""
+        self._files.close()
+        return self.area.release(keep and not self._placed)
+
+
+def _size(path: str) -> int:
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return -1
+    return info.st_size if stat.S_ISREG(info.st_mode) else -1
+
+
+def _replace(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,181 @@
+"""Where a replica goes: the destination's meaning, the hidden area beside it, and putting files under their names.
+
+Everything is written inside `PARENT/.lsh-ID/tree` first, a private directory in the file system of the final
+names. Placing is by rename: whole directories where nothing is in the way, file by file where one exists already.
+No component below the destination is followed if it is a symbolic link.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+from typing import Any, NamedTuple
+
+from .errors import RefusedError, SpaceError, StageError, TemporaryError, UsageError, from_os_error
+
+AREA_PREFIX = ".lsh-"
+DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Target(NamedTuple):
+    """`parent` holds the final names. `whole`: the tree itself becomes this name. `rename`: the one top's new name."""
+
+    parent: str
+    whole: str = ""
+    rename: str = ""
+
+    def final(self, path: str) -> str:
+        """The final path of a manifest path."""
+        if self.whole:
+            return os.path.join(self.parent, self.whole, path)
+        if self.rename:
+            _, slash, rest = path.partition("/")
+            return os.path.join(self.parent, self.rename + slash + rest)
+        return os.path.join(self.parent, path)
+
+
+def locate(root: str, dest: str) -> str:
+    """The real path of `dest` as named on a node whose own file tree starts at `root` ("" for the machine's)."""
+    if not root:
+        return os.path.abspath(dest)
+    inside = os.path.normpath("/" + dest).lstrip("/")
+    return os.path.join(root, inside)
+
+
+def resolve(root: str, dest: str, into: str, summary: dict[str, Any]) -> Target:
+    """cp's and rsync's rules: an existing directory, a trailing slash or several sources mean "into it"."""
+    path = locate(root, dest)
+    exists = os.path.isdir(path)
+    if os.path.lexists(path) and not exists and (summary["contents"] or into == "always" or dest.endswith("/")):
+        raise UsageError(f"{path} is a file, a directory is needed", "remove it or name another destination")
+    if summary["contents"]:
+        return Target(path) if exists else Target(os.path.dirname(path), whole=os.path.basename(path))
+    if exists or into == "always" or dest.endswith("/") or len(summary["tops"]) > 1:
+        return Target(path)
+    return Target(os.path.dirname(path), rename=os.path.basename(path))
+
+
+class Area:
+    """The hidden directory of one transfer; the same transfer finds it again and resumes."""
+
+    def __init__(self, target: Target, identity: str, parents: bool) -> None:
+        self.target = target
+        self.made: list[str] = []
+        self.path = os.path.join(target.parent, AREA_PREFIX + identity)
+        self.tree = os.path.join(self.path, "tree")
+        self._fd = -1
+        try:
+            self._make_parents(parents)
+            self._claim()
+        except OSError as error:
+            self._unmake_parents()
+            raise from_os_error(error, f"write to {target.parent}") from None
+
+    def _make_parents(self, parents: bool) -> None:
+        missing = []
+        at = self.target.parent
+        while not os.path.isdir(at):
+            missing.append(at)
+            at = os.path.dirname(at)
+        # rsync makes the last directory of a destination; more than that only where the caller wants it
+        if len(missing) > (0 if self.target.rename or self.target.whole else 1) and not parents:
+            raise UsageError(f"{missing[0]} does not exist", "make it first")
+        for path in reversed(missing):
+            os.mkdir(path)
+            self.made.append(path)
+
+    def _claim(self) -> None:
+        os.makedirs(self.tree, mode=0o700, exist_ok=True)
+        info = os.lstat(self.path)
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+            raise RefusedError(f"{self.path} belongs to somebody else", "remove it")
+        self._fd = os.open(self.path, DIR_FLAGS)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            self._fd = -1
+            raise TemporaryError(
+                f"another transfer of the same files to {self.target.parent} is under way", "wait for it"
+            ) from None
+
+    def need(self, size: int) -> None:
+        """Raise SpaceError when `size` more bytes cannot fit."""
+        held = sum(
+            os.lstat(os.path.join(base, name)).st_blocks * 512
+            for base, _, names in os.walk(self.tree)
+            for name in names
+        )
+        room = os.statvfs(self.path)
+        free = room.f_bavail * room.f_frsize + held
+        if size > free:
+            raise SpaceError(f"{self.target.parent} needs {size:,} bytes, its file system has {free:,} free")
+
+    def release(self, keep: bool) -> bool:
+        """Give the area up; with `keep` a partial replica stays. True when something stayed."""
+        kept = keep and os.path.isdir(self.tree) and any(os.scandir(self.tree))
+        if not kept:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._unmake_parents()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        return kept
+
+    def _unmake_parents(self) -> None:
+        for path in reversed(self.made):
+            try:
+                os.rmdir(path)
+            except OSError:
+                return  # something is in it by now
+        self.made = []
+
+    def place(self) -> None:
+        """Put the finished tree under its final names; what is in the way is checked before anything moves."""
+        target = self.target
+        parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held = os.open(self.path, DIR_FLAGS)
+        try:
+            names = {"tree": target.whole} if target.whole else {}
+            if not names:
+                os.close(held)
+                held = os.open(self.tree, DIR_FLAGS)
+                names = {name: target.rename or name for name in os.listdir(held)}
+            for dry in (True, False):
+                for name, final in names.items():
+                    _move(held, name, parent, final, os.path.join(target.parent, final), dry)
+        except OSError as error:
+            raise from_os_error(error, f"put files into {target.parent}") from None
+        finally:
+            os.close(held)
+            os.close(parent)
+
+
+def _move(src: int, name: str, dst: int, final: str, shown: str, dry: bool) -> None:
+    """Rename `name` in directory fd `src` to `final` in `dst`, merging directories; `dry` only checks."""
+    try:
+        there = os.stat(final, dir_fd=dst, follow_symlinks=False)
+    except FileNotFoundError:
+        if not dry:
+            os.rename(name, final, src_dir_fd=src, dst_dir_fd=dst)
+        return
+    is_dir = stat.S_ISDIR(os.stat(name, dir_fd=src, follow_symlinks=False).st_mode)
+    if is_dir != stat.S_ISDIR(there.st_mode):
+        kinds = ("a directory", "no directory") if is_dir else ("no directory", "a directory")
+        raise StageError(f"{shown} is {kinds[1]} here but {kinds[0]} at the source", "remove it first")
+    if not is_dir:
+        if not dry:
+            os.rename(name, final, src_dir_fd=src, dst_dir_fd=dst)
+        return
+    inner = os.open(name, DIR_FLAGS, dir_fd=src)
+    try:
+        outer = os.open(final, DIR_FLAGS, dir_fd=dst)
+        try:
+            for child in os.listdir(inner):
+                _move(inner, child, outer, child, os.path.join(shown, child), dry)
+        finally:
+            os.close(outer)
+    finally:
+        os.close(inner)

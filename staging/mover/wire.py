@@ -1,0 +1,116 @@
+"""The data protocol between movers as pure functions: bytes in, values out. See docs/protocol.md.
+
+Nothing here touches a socket. Whatever bytes come in, the only error that goes out is ProtocolError.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from .digests import Bytes, Hash, same
+
+MAGIC = b"LSH\x01"
+ROLE_FETCH = 0
+
+HELLO = struct.Struct("!4sB3x16s32s")
+CHALLENGE_SIZE = 64
+ANSWER_SIZE = 32
+REQUEST = struct.Struct("!B3xIQ")
+REPLY_HEAD = struct.Struct("!BBxxIQ")
+REPLY_SIZE = REPLY_HEAD.size + 16
+
+BLOCK, MANIFEST, DIGESTS = 1, 2, 3
+OK, WAIT, REFUSED = 0, 1, 2
+
+MAX_BLOCK = 32 << 20
+MAX_MANIFEST = 1 << 30
+MAX_DIGESTS = 1 << 16  # digests in one answer
+MAX_REFUSAL = 1 << 16
+
+NONCE_SIZE = 32
+TAG_SIZE = 16
+
+
+class ProtocolError(Exception):
+    """The peer sent what the protocol does not allow; the connection is to be closed."""
+
+
+class Request(NamedTuple):
+    op: int
+    first: int
+    many: int
+
+
+class Reply(NamedTuple):
+    op: int
+    status: int
+    length: int
+    block: int
+    tag: bytes
+    head: bytes
+
+
+def hello(transfer: bytes, nonce: bytes) -> bytes:
+    """The dialer's first 56 bytes."""
+    return HELLO.pack(MAGIC, ROLE_FETCH, transfer, nonce)
+
+
+def read_hello(data: bytes, transfer: bytes) -> None:
+    """Check a HELLO against the transfer that is served here."""
+    magic, role, named, _ = HELLO.unpack(data)
+    if magic != MAGIC or role != ROLE_FETCH or not same(named, transfer):
+        raise ProtocolError("not a fetcher of this transfer")
+
+
+def proof(chosen: Hash, key: bytes, side: bytes, hello_bytes: bytes, listener_nonce: bytes) -> bytes:
+    """What `side` (b"listener" or b"dialer") sends to show that it holds the key."""
+    return chosen.mac(key, side + hello_bytes + listener_nonce, 32)
+
+
+def request(op: int, index: int = 0, count: int = 0) -> bytes:
+    return REQUEST.pack(op, count, index)
+
+
+def read_request(data: Bytes, blocks: int | None) -> Request:
+    """Decode 16 bytes; `blocks` (None while the manifest is unknown) bounds the index."""
+    op, count, index = REQUEST.unpack(data)
+    if op == MANIFEST:
+        return Request(op, 0, 0)
+    if blocks is None:
+        raise ProtocolError("asked for a block before the manifest")
+    if op == BLOCK and index < blocks:
+        return Request(op, index, 0)
+    if op == DIGESTS and 0 < count <= MAX_DIGESTS and index + count <= blocks:
+        return Request(op, index, count)
+    raise ProtocolError("request outside the protocol")
+
+
+def reply(chosen: Hash, key: bytes, op: int, status: int, index: int, length: int, digest: bytes) -> bytes:
+    """The 32-byte header for a payload of `length` bytes whose digest is `digest`."""
+    head = REPLY_HEAD.pack(op, status, length, index)
+    return head + chosen.mac(key, head + digest, TAG_SIZE)
+
+
+def read_reply(data: Bytes, block_size: int) -> Reply:
+    """Decode a reply header and bound its length, before any memory is set aside for the payload."""
+    head = bytes(data[: REPLY_HEAD.size])
+    op, status, length, index = REPLY_HEAD.unpack(head)
+    limits = {
+        (BLOCK, OK): block_size,
+        (MANIFEST, OK): MAX_MANIFEST,
+        (DIGESTS, OK): MAX_DIGESTS * 32,
+        (BLOCK, WAIT): 0,
+    }
+    if status == REFUSED:
+        limit = MAX_REFUSAL
+    else:
+        limit = limits.get((op, status), -1)
+    if length > limit:
+        raise ProtocolError("reply outside the protocol")
+    return Reply(op, status, length, index, bytes(data[REPLY_HEAD.size :]), head)
+
+
+def authentic(chosen: Hash, key: bytes, got: Reply, digest: bytes) -> bool:
+    """Whether the reply's MAC fits its header and the digest of the payload that came with it."""
+    return same(got.tag, chosen.mac(key, got.head + digest, TAG_SIZE))
