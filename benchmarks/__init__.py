@@ -1,0 +1,1 @@
+"""Benchmarks: run one from the top of the repository as `python -m benchmarks.NAME`."""
