@@ -11,8 +11,8 @@ import threading
 import time
 from typing import Any
 
-from .errors import Interrupted, StageError, UsageError, from_os_error
-from .session import Session, SinkSession, SourceSession
+from .errors import Interrupted, RefusedError, StageError, UsageError, from_os_error
+from .session import Session, SinkSession, SourceSession, order_digest
 
 TICK_SECONDS = 0.25
 MAX_LINE = 16 << 20
@@ -48,6 +48,9 @@ def _open(order: dict[str, Any], control: Control) -> Session:
     roles = {"source": SourceSession, "sink": SinkSession}
     if order.get("op") != "open" or order.get("role") not in roles:
         raise UsageError("the first order must open a source or a sink")
+    bound = os.environ.get("STAGE_ORDER")
+    if bound is not None and bound != order_digest(order):
+        raise RefusedError("this mover was started for another order")
     return roles[order["role"]](order, control.emit)
 
 

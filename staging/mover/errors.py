@@ -31,6 +31,7 @@ class StageError(Exception):
 
     exit_code = 1
     default_remedy = ""
+    partial = False  # whether a resumable partial replica was left behind
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)

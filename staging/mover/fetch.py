@@ -7,7 +7,6 @@ connection or a block whose MAC is wrong end the use of a peer; the blocks it ow
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
@@ -15,11 +14,11 @@ from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
 from . import wire
-from .digests import Hash, content_digest, same
+from .digests import Hash, content_digest
 from .errors import StageError, Unreachable, VerifyError, from_wire
+from .handshake import dial, receive, receive_into
 from .manifest import Manifest, decode
 from .replica import Replica
-from .serve import receive, receive_into, set_timeouts
 
 CONNECT_SECONDS = 3
 SILENCE_SECONDS = 5
@@ -57,20 +56,7 @@ class Connection:
         self.peer = peer
         self._key = key
         self._hash = chosen
-        self.sock = socket.create_connection((peer.host, peer.port), CONNECT_SECONDS)
-        try:
-            self.sock.settimeout(None)
-            set_timeouts(self.sock, SILENCE_SECONDS, SILENCE_SECONDS)
-            hello = wire.hello(transfer, os.urandom(wire.NONCE_SIZE))
-            self.sock.sendall(hello)
-            challenge = receive(self.sock, wire.CHALLENGE_SIZE)
-            nonce, proof = challenge[: wire.NONCE_SIZE], challenge[wire.NONCE_SIZE :]
-            if not same(proof, wire.proof(chosen, key, b"listener", hello, nonce)):
-                raise wire.ProtocolError(f"{peer.name} does not hold the transfer's key")
-            self.sock.sendall(wire.proof(chosen, key, b"dialer", hello, nonce))
-        except BaseException:
-            self.sock.close()
-            raise
+        self.sock = dial(peer.host, peer.port, key, transfer, chosen, CONNECT_SECONDS, SILENCE_SECONDS)
 
     def close(self) -> None:
         self.sock.close()

@@ -9,43 +9,20 @@ import contextlib
 import json
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Sequence
 
 from . import wire
-from .digests import Bytes, Hash, same
+from .digests import Bytes, Hash
 from .errors import StageError
+from .handshake import admit, receive, set_timeouts
 from .replica import Replica
 
 HANDSHAKE_SECONDS = 5
 MAX_STRANGERS = 64  # peers that have not proved the key yet
 WAIT_EVERY = 1.0
 SEND_SECONDS = 30
-
-
-def set_timeouts(sock: socket.socket, receive: float, send: float) -> None:
-    """Kernel timeouts on a blocking socket, so that recv_into with MSG_WAITALL and sendfile both have them."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(receive), int(receive % 1 * 1e6)))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(send), int(send % 1 * 1e6)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def receive(sock: socket.socket, size: int) -> bytes:
-    """Exactly `size` bytes; ConnectionError at the end of the stream, OSError on a timeout."""
-    buffer = bytearray(size)
-    receive_into(sock, memoryview(buffer))
-    return bytes(buffer)
-
-
-def receive_into(sock: socket.socket, view: memoryview) -> None:
-    got = 0
-    while got < len(view):
-        count = sock.recv_into(view[got:], 0, socket.MSG_WAITALL)
-        if not count:
-            raise ConnectionError("the peer closed the connection")
-        got += count
 
 
 class Publisher:
@@ -107,13 +84,7 @@ class Publisher:
 
     def _admit(self, sock: socket.socket) -> None:
         set_timeouts(sock, HANDSHAKE_SECONDS, HANDSHAKE_SECONDS)
-        hello = receive(sock, wire.HELLO.size)
-        wire.read_hello(hello, self._transfer)
-        nonce = os.urandom(wire.NONCE_SIZE)
-        sock.sendall(nonce + wire.proof(self._hash, self._key, b"listener", hello, nonce))
-        answer = receive(sock, wire.ANSWER_SIZE)
-        if not same(answer, wire.proof(self._hash, self._key, b"dialer", hello, nonce)):
-            raise wire.ProtocolError("the peer does not hold the key")
+        admit(sock, self._key, self._transfer, self._hash)
         set_timeouts(sock, 0, SEND_SECONDS)
 
 

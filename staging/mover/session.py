@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Callable
 
 from .digests import HASHES, available, content_digest
@@ -16,11 +19,18 @@ from .scan import scan
 from .serve import Publisher
 from .sink import Sink
 from .source import Source
-from .target import Area, resolve
+from .target import Area, locate, resolve
 
 Emit = Callable[[dict[str, Any]], None]
 PROGRESS_SECONDS = 0.5
 ALIVE_SECONDS = 2.0
+
+
+def order_digest(order: Mapping[str, Any]) -> str:
+    """Digest of an opening order but for what differs from node to node or is secret."""
+    body = {name: value for name, value in order.items() if name not in ("transfer", "key", "host", "root")}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("ascii"), digest_size=32).hexdigest()
 
 
 class Session:
@@ -76,7 +86,8 @@ class Session:
 class SourceSession(Session):
     def __init__(self, order: dict[str, Any], emit: Emit) -> None:
         super().__init__(order, emit)
-        found = scan([str(s) for s in order["sources"]], bool(order["contents"]))
+        root = str(order.get("root", ""))
+        found = scan([locate(root, str(s)) for s in order["sources"]], bool(order["contents"]))
         total = sum(length for entry in found.entries for _, length in entry.data())
         block = int(order.get("block") or 0) or choose_block(total, int(order.get("nodes") or 1))
         manifest = Manifest(tuple(found.entries), block, available()[0], bool(order["contents"]))

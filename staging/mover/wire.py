@@ -68,6 +68,19 @@ def proof(chosen: Hash, key: bytes, side: bytes, hello_bytes: bytes, listener_no
     return chosen.mac(key, side + hello_bytes + listener_nonce, 32)
 
 
+def challenge(chosen: Hash, key: bytes, hello_bytes: bytes, nonce: bytes) -> bytes:
+    """The listener's 64 bytes."""
+    return nonce + proof(chosen, key, b"listener", hello_bytes, nonce)
+
+
+def answer(chosen: Hash, key: bytes, hello_bytes: bytes, challenge_bytes: bytes) -> bytes:
+    """The dialer's last 32 bytes, once the listener's proof is right."""
+    nonce = challenge_bytes[:NONCE_SIZE]
+    if not same(challenge_bytes, challenge(chosen, key, hello_bytes, nonce)):
+        raise ProtocolError("the listener does not hold the key")
+    return proof(chosen, key, b"dialer", hello_bytes, nonce)
+
+
 def request(op: int, index: int = 0, count: int = 0) -> bytes:
     return REQUEST.pack(op, count, index)
 

@@ -115,10 +115,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a ticket ended, and the bytes it had copied by then."""
+    """How many tickets of a class ended in one way, and the bytes they had copied by then."""
 
-    ticket: str
+    size_class: SizeClass
     end: End
+    tickets: int
     bytes_done: int
 
 

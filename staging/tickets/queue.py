@@ -1,7 +1,7 @@
 """The ticket queue of one data server: who may copy now, who waits, and whose turn is next.
 
-A pure state machine: every method takes `now` (monotonic seconds) and no method does I/O. The caller feeds
-it what clients say, calls `expire` at `next_deadline`, and after each call drains `granted` and `ended`.
+A pure state machine: `now` is in monotonic seconds, nothing does I/O. The caller feeds it what clients say,
+calls `expire` at `next_deadline`, and after each call drains `granted`.
 
 The rule, in each class by itself: a free place goes to the user with the fewest copies running there; among
 equals, to the ticket asked first. A user at the per-user limit is passed over.
@@ -18,7 +18,7 @@ position can also become worse, when another user's copy ends and so gives that 
 
 Invariants:
 - limit: in a class never more run than its limit, nor more of one user than the per-user limit;
-- none lost: a ticket asked for waits, runs, or has ended with its end reported by `ended`, once;
+- none lost: a ticket asked for waits, runs, or has ended and is counted once, under its end, by `ended`;
 - one place: a ticket holds at most one place, and is granted at most once until it ends;
 - FIFO: within a user and class, places are given in the order of asking;
 - work conserving: no place is free while a ticket waits whose user is below the per-user limit;
@@ -35,6 +35,7 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
+from staging.mover.errors import UsageError
 from staging.tickets.model import (
     SIZE_CLASSES,
     Answer,
@@ -165,7 +166,8 @@ class TicketQueue:
         self._seq = itertools.count()
         self._now = -math.inf
         self._granted: dict[str, None] = {}
-        self._ended: list[Ended] = []
+        self._ends: Counter[tuple[SizeClass, End]] = Counter()
+        self._bytes: Counter[tuple[SizeClass, End]] = Counter()
 
     def ask(self, request: Request, now: float) -> Answer:
         """Ask for a place; the ticket is `ticket_id(request)`."""
@@ -196,6 +198,8 @@ class TicketQueue:
         Also ends a ticket that waits: a copy whose ticket was purged and asked for again may just finish.
         """
         check_bytes(bytes_done)
+        if outcome not in ("ok", "failed"):
+            raise UsageError(f"unknown outcome {outcome!r}", "report ok or failed")
         return self._close(ticket, outcome, bytes_done, now)
 
     def cancel(self, ticket: str, now: float) -> Answer:
@@ -226,10 +230,9 @@ class TicketQueue:
         self._granted.clear()
         return granted
 
-    def ended(self) -> list[Ended]:
-        """The tickets that have ended since the last call, oldest first."""
-        ended, self._ended = self._ended, []
-        return ended
+    def ended(self) -> tuple[Ended, ...]:
+        """The totals of all tickets that have ended, by class and end."""
+        return tuple(Ended(*key, count, self._bytes[key]) for key, count in sorted(self._ends.items()))
 
     def snapshot(self) -> tuple[Row, ...]:
         """All tickets: small before large, running (as asked) before waiting (by position)."""
@@ -303,4 +306,5 @@ class TicketQueue:
             del self._waiting[ticket.seq]
         del self._tickets[ticket.name]
         self._granted.pop(ticket.name, None)
-        self._ended.append(Ended(ticket.name, end, bytes_done))
+        self._ends[ticket.size_class, end] += 1
+        self._bytes[ticket.size_class, end] += bytes_done

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
+from typing import cast
 
 import pytest
 
 from staging.mover.errors import UsageError
-from staging.tickets.model import Answer, Ended, Limits, Request, Row, ticket_id
+from staging.tickets.model import Answer, Ended, Limits, Outcome, Request, Row, ticket_id
 from staging.tickets.queue import TicketQueue
 
 SMALL, LARGE = 10, 1000
@@ -57,8 +60,7 @@ def test_failed_copy_frees_its_place_too() -> None:
     queue.ask(req("bob"), 0.0)
     queue.done(tid("ann"), "failed", 3, 1.0)
     assert queue.poll(tid("bob"), 1.0) == OK
-    assert queue.ended() == [Ended(tid("ann"), "failed", 3)]
-    assert queue.ended() == []
+    assert queue.ended() == (Ended("small", "failed", 1, 3),)
 
 
 def test_classes_do_not_wait_for_each_other() -> None:
@@ -144,7 +146,7 @@ def test_idle_tickets_are_purged_and_their_places_given_on() -> None:
     assert queue.expire(120.5) == [tid("ann"), tid("bob")]  # the one that ran and one that waited
     assert queue.granted() == [tid("cat")]  # bob, about to be purged, was not given the place first
     assert queue.poll(tid("ann"), 121.0) == GONE
-    assert [end.end for end in queue.ended()] == ["purged", "purged"]
+    assert queue.ended() == (Ended("small", "purged", 2, 0),)
     assert queue.ask(req("ann"), 122.0).position == 1  # anew, at the end of the line
 
 
@@ -152,13 +154,14 @@ def test_idle_tickets_are_purged_and_their_places_given_on() -> None:
 def test_any_word_keeps_a_ticket_alive(word: str) -> None:
     queue = make()
     queue.ask(req("ann"), 0.0)
+    queue.ask(req("bob"), 0.0)
     if word == "ask":
         queue.ask(req("ann"), 60.0)
     elif word == "poll":
         queue.poll(tid("ann"), 60.0)
     else:
         queue.progress(tid("ann"), 1, 60.0)
-    assert queue.expire(180.0) == []
+    assert queue.expire(180.0) == [tid("bob")]
     assert queue.expire(180.5) == [tid("ann")]
 
 
@@ -212,7 +215,7 @@ def test_unknown_ticket_is_gone() -> None:
     assert queue.done("0" * 32, "ok", 1, 0.0) == GONE
     assert queue.cancel("0" * 32, 0.0) == GONE
     assert queue.snapshot() == ()
-    assert queue.ended() == []
+    assert queue.ended() == ()
 
 
 def test_done_said_twice_ends_one_ticket() -> None:
@@ -222,7 +225,7 @@ def test_done_said_twice_ends_one_ticket() -> None:
     assert queue.done(tid("ann"), "ok", 1, 0.0) == OK
     assert queue.done(tid("ann"), "ok", 1, 0.0) == GONE
     assert queue.poll(tid("cat"), 0.0).position == 1
-    assert len(queue.ended()) == 1
+    assert queue.ended() == (Ended("small", "ok", 1, 1),)
 
 
 def test_done_while_waiting_ends_the_ticket() -> None:
@@ -231,7 +234,7 @@ def test_done_while_waiting_ends_the_ticket() -> None:
     queue.ask(req("bob"), 0.0)
     queue.ask(req("cat"), 0.0)
     assert queue.done(tid("bob"), "ok", 9, 0.0) == OK
-    assert queue.ended() == [Ended(tid("bob"), "ok", 9)]
+    assert queue.ended() == (Ended("small", "ok", 1, 9),)
     assert queue.poll(tid("cat"), 0.0).position == 1
 
 
@@ -244,7 +247,7 @@ def test_cancel_ends_what_waits_and_what_runs() -> None:
     assert queue.poll(tid("cat"), 1.0).position == 1
     assert queue.cancel(tid("ann"), 1.0) == OK
     assert queue.poll(tid("cat"), 1.0) == OK
-    assert queue.ended() == [Ended(tid("bob"), "cancelled", 0), Ended(tid("ann"), "cancelled", 4)]
+    assert queue.ended() == (Ended("small", "cancelled", 2, 4),)
 
 
 def test_cancel_in_the_middle_of_one_users_tickets_keeps_the_rest_in_order() -> None:
@@ -272,13 +275,35 @@ def test_progress_is_shown_and_tells_who_waits_to_stop() -> None:
     assert [row.done for row in queue.snapshot()] == [6, 0]
 
 
-def test_negative_bytes_are_refused() -> None:
+def test_nothing_is_kept_of_what_has_ended() -> None:
+    class User(str):  # a str that can be weakly referenced
+        pass
+
+    def history(queue: TicketQueue) -> weakref.ref[User]:
+        user = User("ann")
+        for k in range(4):
+            queue.ask(req(user, k), 0.0)
+        queue.done(tid("ann", 0), "ok", 0, 0.0)
+        queue.cancel(tid("ann", 2), 0.0)
+        assert len(queue.expire(1000.0)) == 2
+        return weakref.ref(user)
+
+    queue = make()
+    user = history(queue)
+    assert sum(ended.tickets for ended in queue.ended()) == 4
+    gc.collect()
+    assert user() is None
+
+
+def test_nonsense_in_a_report_is_refused() -> None:
     queue = make()
     queue.ask(req("ann"), 0.0)
     with pytest.raises(UsageError):
         queue.progress(tid("ann"), -1, 0.0)
     with pytest.raises(UsageError):
         queue.done(tid("ann"), "ok", -1, 0.0)
+    with pytest.raises(UsageError):
+        queue.done(tid("ann"), cast(Outcome, "perhaps"), 1, 0.0)
     assert queue.poll(tid("ann"), 0.0) == OK
 
 

@@ -1,0 +1,1 @@
+"""The `stage` subcommands that start, show and end a cluster."""

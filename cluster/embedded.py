@@ -1,0 +1,174 @@
+"""A whole cluster on this machine: the real head and the real node services, as processes of this user.
+
+Node nK has the address 127.0.0.(K+1) and a file tree of its own; only the way of starting differs from a real cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from cluster import door, pki
+from cluster.credentials import Authority
+from cluster.layout import Layout
+from cluster.nodes import resolve_count
+from staging.mover.errors import StageError, TemporaryError, Unreachable, UsageError
+
+START_SECONDS = 60
+POLL_SECONDS = 0.5
+STOP_SECONDS = 15
+MAX_NODES = 250
+
+
+def address_of(name: str) -> str:
+    """The loopback address of an embedded node."""
+    return f"127.0.0.{int(name[1:]) + 1}"
+
+
+def running(layout: Layout) -> bool:
+    """Whether a head answers there."""
+    try:
+        door.ask(layout, {"op": "status"}, timeout=5)
+    except StageError:
+        return False
+    return True
+
+
+def start(layout: Layout, count: int, services: Sequence[str], owned: bool = False) -> int | None:
+    """Start what is missing of an embedded cluster of `count` nodes and wait until it is up.
+
+    With `owned` the cluster ends when the returned descriptor is closed, however this process ends.
+    Raises UsageError for a count out of range and TemporaryError when a node does not come up.
+    """
+    if not 1 <= count <= MAX_NODES:
+        raise UsageError(f"an embedded cluster has 1 to {MAX_NODES} nodes, not {count}")
+    layout.make()
+    names = list(resolve_count(count))
+    present: set[str] = set()
+    owner = None
+    started: dict[str, subprocess.Popen[bytes]] = {}
+    if running(layout):
+        nodes = door.ask(layout, {"op": "status"})["nodes"]
+        present = {n["name"] for n in nodes if n["state"] == "up"}
+    else:
+        layout.head_file.unlink(missing_ok=True)
+        layout.head_socket.unlink(missing_ok=True)
+        pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
+        Authority.ensure(layout.keys)
+        started["head"], owner = _start_head(layout, services, owned)
+    for name in names:
+        if name not in present:
+            started[name] = _start_node(layout, name)
+    try:
+        _wait_up(layout, len(set(names) | present), started)
+    except BaseException:
+        for process in started.values():
+            process.terminate()
+        if owner is not None:
+            os.close(owner)
+        raise
+    finally:
+        for process in started.values():
+            process.returncode = process.returncode or 0  # they are meant to outlive this command
+    return owner
+
+
+def _start_head(
+    layout: Layout, services: Sequence[str], owned: bool
+) -> tuple[subprocess.Popen[bytes], int | None]:
+    arguments = ["--dir", str(layout.base), "--embedded"]
+    for service in services:
+        arguments += ["--service", service]
+    if not owned:
+        return _spawn(layout, "head", "cluster.head", arguments), None
+    read, write = os.pipe()
+    try:
+        return _spawn(layout, "head", "cluster.head", [*arguments, "--owner", str(read)], keep=[read]), write
+    finally:
+        os.close(read)
+
+
+def _start_node(layout: Layout, name: str) -> subprocess.Popen[bytes]:
+    root = layout.root(name)
+    (root / "scratch").mkdir(parents=True, exist_ok=True)
+    (root / "tmp").mkdir(exist_ok=True)
+    layout.node(name).chmod(0o700)
+    arguments = ["--dir", str(layout.base), "--name", name, "--address", address_of(name), "--root", str(root)]
+    return _spawn(layout, name, "cluster.node", arguments)
+
+
+def _spawn(
+    layout: Layout, log: str, module: str, arguments: list[str], keep: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    with open(layout.logs / f"{log}.log", "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=list(keep),
+            start_new_session=True,
+            cwd="/",
+        )
+
+
+def _wait_up(layout: Layout, count: int, started: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Until `count` nodes have joined; TemporaryError at once when one of the started processes has ended."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        for name, process in started.items():
+            if process.poll() is not None:
+                raise TemporaryError(f"{name} ended as soon as it was started", f"see {layout.logs / name}.log")
+        if layout.head_file.exists():
+            answer = door.ask(layout, {"op": "status", "wait": count, "seconds": POLL_SECONDS})
+            if sum(n["state"] == "up" for n in answer["nodes"]) >= count:
+                return
+        else:
+            time.sleep(0.02)
+    raise TemporaryError(f"not all of {count} nodes came up within {START_SECONDS} s", f"see the logs in {layout.logs}")
+
+
+def stop(layout: Layout, keep: bool = False) -> None:
+    """End the cluster and, unless `keep`, remove its directory; waits until every process is gone."""
+    head = layout.read_head()
+    if not head.embedded:
+        raise UsageError(f"the cluster in {layout.base} was not started by `stage up`", "stop its services")
+    try:
+        answer = door.ask(layout, {"op": "down"})
+        pids = [answer["pid"], *answer["services"]]
+    except Unreachable:
+        pids = [head.pid]
+    for pid in pids:
+        wait_gone(pid, STOP_SECONDS)
+    if not keep:
+        remove(layout)
+
+
+def remove(layout: Layout) -> None:
+    """Delete the directory of a cluster that has ended, the nodes' file trees included."""
+    shutil.rmtree(layout.base, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        layout.base.parent.rmdir()
+
+
+def wait_gone(pid: int, seconds: float) -> None:
+    """Wait for a process that is perhaps not our child; kill it when it takes too long."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not select.select([handle], [], [], seconds)[0]:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)  # where it is this process's own child
+    finally:
+        os.close(handle)

@@ -1,0 +1,146 @@
+"""The head's view of its nodes: tasks pinned to a node's worker, orders to what runs there, and word of their loss."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from distributed import Client, Scheduler
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from cluster.nodes import fold
+from staging.mover.errors import Unreachable, UsageError
+
+EVENT_OP = "stage-event"
+CONTROL_OP = "stage_control"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node: its name, its address, the root of its file tree ("" for the machine's), its service's pid."""
+
+    name: str
+    address: str
+    root: str
+    pid: int
+    worker: str
+    up: bool
+
+
+class Secret:
+    """A value that never shows in a log or a repr (Dask logs the arguments of tasks that fail)."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+class Fleet(SchedulerPlugin):
+    name = "stage-fleet"
+
+    def __init__(self, scheduler: Scheduler, client: Client) -> None:
+        self._scheduler = scheduler
+        self._seen: dict[str, Node] = {}
+        self._client = client
+        self._losses: dict[str, set[asyncio.Future[None]]] = {}
+        self._listeners: dict[str, Callable[[str, dict[str, Any]], None]] = {}
+        self._attempt = itertools.count(1)
+        self.changed = asyncio.Condition()
+        scheduler.stream_handlers[EVENT_OP] = self._on_event
+        scheduler.add_plugin(self)
+
+    # who is there ---------------------------------------------------------------------------------------
+
+    def nodes(self) -> dict[str, Node]:
+        """Every node that has ever joined this head, in the order of their names; `state` says whether it is up."""
+        up = {}
+        for state in self._scheduler.workers.values():
+            extra = state.extra.get("stage")
+            if extra:
+                name = str(state.name)
+                up[name] = Node(name, extra["address"], extra["root"], extra["pid"], state.address, True)
+        self._seen.update(up)
+        found = [up.get(name) or replace(node, up=False) for name, node in self._seen.items()]
+        return {n.name: n for n in sorted(found, key=lambda n: (len(n.name), n.name))}
+
+    def up(self) -> list[Node]:
+        return [n for n in self.nodes().values() if n.up]
+
+    def known(self, names: Sequence[str]) -> list[Node]:
+        """The named nodes, in that order, up or down; UsageError for a name that never joined."""
+        known = self.nodes()
+        for name in names:
+            if name not in known:
+                raise UsageError(f"there is no node {name}", f"the nodes are {fold(known) if known else 'none yet'}")
+        return [known[name] for name in names]
+
+    async def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
+        for loss in self._losses.pop(worker, set()):
+            if not loss.done():
+                loss.set_result(None)
+
+    # tasks ----------------------------------------------------------------------------------------------
+
+    async def call(self, node: Node, label: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Run `function(*args)` as a Dask task on the node and return its value.
+
+        `label` becomes part of the task's key. Raises Unreachable when the node is lost, and cancels the task when
+        this coroutine is cancelled (what runs on the node is told by `control`).
+        """
+        key = (f"stage-{function.__name__}", label, node.name, next(self._attempt))
+        loss: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if node.worker not in self._scheduler.workers:
+            raise Unreachable(f"{node.name} ({node.address}) is gone")
+        self._losses.setdefault(node.worker, set()).add(loss)
+        future = self._client.submit(
+            function,
+            *args,
+            key=key,
+            workers=[node.worker],
+            allow_other_workers=False,
+            pure=False,
+            resources={"stage": 1},
+            retries=0,
+        )
+        result = asyncio.ensure_future(future.result())
+        try:
+            await asyncio.wait({result, loss}, return_when=asyncio.FIRST_COMPLETED)
+            if result.done():
+                return result.result()
+            raise Unreachable(f"{node.name} ({node.address}) was lost")
+        finally:
+            self._losses.get(node.worker, set()).discard(loss)
+            loss.cancel()
+            if not result.done():
+                result.cancel()
+                await asyncio.gather(result, return_exceptions=True)
+            future.release()
+
+    # orders and events ----------------------------------------------------------------------------------
+
+    async def control(self, node: Node, target: str, order: dict[str, Any]) -> None:
+        """Give an order to the mover or process `target` on the node; a node that is gone needs none."""
+        if node.worker in self._scheduler.workers:
+            message = {"op": CONTROL_OP, "target": target, "order": order}
+            await self._scheduler.broadcast(msg=message, workers=[node.worker], on_error="ignore")
+
+    def listen(self, target: str, callback: Callable[[str, dict[str, Any]], None]) -> None:
+        """Call `callback(node, event)` for each event about `target`, until `unlisten`."""
+        self._listeners[target] = callback
+
+    def unlisten(self, target: str) -> None:
+        self._listeners.pop(target, None)
+
+    def _on_event(self, worker: str, node: str, target: str, event: dict[str, Any], **_: Any) -> None:
+        callback = self._listeners.get(target)
+        if callback is not None:
+            callback(node, event)

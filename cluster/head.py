@@ -1,0 +1,150 @@
+"""The head: Dask's scheduler, the one client, and the gateway, in one process.
+
+    python -m cluster.head --dir DIR [--embedded] [--owner FD] [--service MODULE ...]
+
+`--owner`: a pipe whose other end the starter holds; the head ends when it closes. `--service`: a module with
+`install(head)`, by which the rooms above add what they serve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import importlib
+import os
+import pwd
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster import pki, settings
+from cluster.credentials import Authority, Claims, request_digest
+from cluster.fleet import Fleet, Secret
+from cluster.gateway import Call, Caller, Gateway
+from cluster.launch_request import ACTION, LaunchRequest
+from cluster.layout import HeadInfo, Layout
+from staging.mover.errors import UsageError
+
+CREDENTIAL_SECONDS = 120
+
+
+class Head:
+    """What a service may use: the fleet, the gateway, the authority that signs for users."""
+
+    def __init__(self, layout: Layout, fleet: Fleet, gateway: Gateway, authority: Authority, host: str) -> None:
+        self.layout = layout
+        self.fleet = fleet
+        self.gateway = gateway
+        self.authority = authority
+        self.host = host
+        self.started = time.time()
+        self.ending = asyncio.Event()
+        self._jobs = 0
+        gateway.register("status", self._status)
+        gateway.register("down", self._down)
+        gateway.register("hello", self._hello)
+
+    def credential(self, caller: Caller, nodes: Sequence[str], request: LaunchRequest) -> Secret:
+        """A signed permission for the caller to have `request` launched on these nodes, once on each."""
+        now = time.time()
+        claims = Claims(
+            uid=caller.uid,
+            gid=caller.gid,
+            groups=tuple(os.getgrouplist(user_name(caller), caller.gid)) if os.geteuid() == 0 else (caller.gid,),
+            action=ACTION,
+            nodes=tuple(nodes),
+            digest=request_digest(request.to_mapping()),
+            issued=now,
+            expires=now + CREDENTIAL_SECONDS,
+            nonce=secrets.token_hex(16),
+        )
+        return Secret(self.authority.sign(claims))
+
+    async def _hello(self, call: Call) -> dict[str, Any]:
+        """What a command needs before it starts anything: a job number and the address under which nodes reach it."""
+        self._jobs += 1
+        node = self.fleet.nodes().get(call.caller.node)
+        return {"job": str(self._jobs), "host": node.address if node else self.host, "user": user_name(call.caller)}
+
+    async def _status(self, call: Call) -> dict[str, Any]:
+        wanted = int(call.request.get("wait", 0))
+        try:
+            async with asyncio.timeout(float(call.request.get("seconds", 0)) or None):
+                async with self.fleet.changed:
+                    await self.fleet.changed.wait_for(lambda: len(self.fleet.up()) >= wanted)
+        except TimeoutError:
+            pass  # the caller sees from the list who is not there
+        nodes = [
+            {"name": n.name, "address": n.address, "state": "up" if n.up else "down", "root": n.root, "pid": n.pid}
+            for n in self.fleet.nodes().values()
+        ]
+        return {"pid": os.getpid(), "started": self.started, "nodes": nodes}
+
+    async def _down(self, call: Call) -> dict[str, Any]:
+        self.ending.set()
+        return {"pid": os.getpid(), "services": [n.pid for n in self.fleet.up()]}
+
+
+def user_name(caller: Caller) -> str:
+    try:
+        return pwd.getpwuid(caller.uid).pw_name
+    except KeyError:
+        return str(caller.uid)
+
+
+async def run(layout: Layout, host: str, embedded: bool, owner: int | None, services: list[str]) -> None:
+    """Serve until a `down` request, SIGTERM, or the end of the owner."""
+    from distributed import Client, Scheduler
+
+    settings.apply()
+    now = datetime.datetime.now(datetime.UTC)
+    files = pki.ensure(layout.keys, now=now)
+    secured = settings.security(files)
+    gateway = Gateway()
+    async with (
+        Scheduler(host=host, port=0, protocol="tls", security=secured, dashboard=False, jupyter=False) as scheduler,
+        Client(scheduler.address, asynchronous=True, security=secured) as client,
+    ):
+        head = Head(layout, Fleet(scheduler, client), gateway, Authority.ensure(layout.keys), host)
+        for name in services:
+            importlib.import_module(name).install(head)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, head.ending.set)
+        if owner is not None:
+            loop.add_reader(owner, head.ending.set)
+        await gateway.listen_unix(layout.head_socket)
+        doors = await gateway.listen_tls(host, pki.server_context(files))
+        layout.write_head(HeadInfo(os.getpid(), scheduler.address, host, doors, embedded))
+        try:
+            await head.ending.wait()
+        finally:
+            layout.head_file.unlink(missing_ok=True)
+            await gateway.close()
+            layout.head_socket.unlink(missing_ok=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m cluster.head")
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--embedded", action="store_true")
+    parser.add_argument("--owner", type=int)
+    parser.add_argument("--service", action="append", default=[])
+    args = parser.parse_args(argv)
+    layout = Layout(args.dir)
+    try:
+        asyncio.run(run(layout, args.host, args.embedded, args.owner, args.service))
+    except UsageError as error:
+        print(f"stage head: {error}", file=sys.stderr)  # noqa: T201 - this is its log
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Where a cluster keeps its files: sockets, keys, logs, and on an embedded cluster the nodes' own file trees."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from staging.mover.errors import RefusedError, Unreachable, UsageError
+
+ENV_CLUSTER = "STAGE_CLUSTER"
+MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes; the longest name below a node's directory is short
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """What a node or a command must know of a running head."""
+
+    pid: int
+    scheduler: str
+    host: str
+    doors: int  # TCP port at which nodes hand their own door's connections on
+    embedded: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths beneath one cluster directory."""
+
+    base: Path
+
+    @property
+    def head_socket(self) -> Path:
+        return self.base / "head.sock"
+
+    @property
+    def head_file(self) -> Path:
+        return self.base / "head.json"
+
+    @property
+    def keys(self) -> Path:
+        return self.base / "keys"
+
+    @property
+    def logs(self) -> Path:
+        return self.base / "log"
+
+    def node(self, name: str) -> Path:
+        return self.base / "nodes" / name
+
+    def root(self, name: str) -> Path:
+        """The file tree of an embedded node."""
+        return self.node(name) / "root"
+
+    def door(self, name: str) -> Path:
+        return self.node(name) / "door.sock"
+
+    def make(self) -> None:
+        """Create the directory, ours alone; RefusedError where it is somebody else's or open to others."""
+        if len(str(self.base)) > MAX_SOCKET_PATH - 30:
+            raise UsageError(f"the cluster directory's name is too long: {self.base}", "choose a shorter one")
+        self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path in (self.base.parent, self.base):
+            if path == self.base or path.name.startswith("longshore-"):
+                _private(path)
+        self.logs.mkdir(exist_ok=True, mode=0o700)
+
+    def write_head(self, info: HeadInfo) -> None:
+        """Announce a running head, atomically."""
+        fd, temporary = tempfile.mkstemp(dir=self.base)
+        with os.fdopen(fd, "w") as file:
+            json.dump(asdict(info), file)
+        os.replace(temporary, self.head_file)
+
+    def read_head(self) -> HeadInfo:
+        """The announced head; Unreachable when there is none."""
+        try:
+            return HeadInfo(**json.loads(self.head_file.read_text()))
+        except FileNotFoundError:
+            raise Unreachable(f"no cluster is running in {self.base}", "start one with `stage up --local 4`") from None
+
+
+def _private(path: Path) -> None:
+    info = path.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
+        raise RefusedError(f"{path} must be a directory of yours alone", f"chmod 700 {path}, or choose another")
+
+
+def personal() -> Path:
+    """Where this user's clusters live on this machine."""
+    return Path(tempfile.gettempdir()) / f"longshore-{os.geteuid()}"
+
+
+def find(named: str | None = None) -> Layout:
+    """The cluster that a command means: `--cluster`, else $STAGE_CLUSTER, else the user's default one."""
+    chosen = named or os.environ.get(ENV_CLUSTER)
+    return Layout(Path(chosen).absolute() if chosen else personal() / "default")

@@ -1,0 +1,102 @@
+"""The node service: it starts the launcher and the Dask worker of one node and ends when either of them does.
+
+    python -m cluster.node --dir DIR --name n1 --address 127.0.0.2 [--root DIR/nodes/n1/root]
+
+Whoever started it (systemd, or the embedded cluster) decides what happens then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import datetime
+import os
+import signal
+import sys
+from pathlib import Path
+
+from cluster import launcher
+from cluster.credentials import Authority
+from cluster.layout import Layout
+
+PR_SET_PDEATHSIG = 1
+GRACE_SECONDS = 5
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m cluster.node")
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--root", default="")
+    args = parser.parse_args(argv)
+    layout = Layout(args.dir)
+    public_key = Authority.public_key_path(layout.keys)
+    # the launcher first: nothing of this process but a few imports is in it
+    launcher_pid, channel = launcher.start(args.name, public_key)
+    service_pid = os.getpid()
+    worker_pid = os.fork()
+    if worker_pid == 0:
+        status = 1
+        try:
+            die_with_parent(service_pid)
+            from cluster import worker
+
+            asyncio.run(worker.run(layout, args.name, args.address, args.root, service_pid, channel))
+            status = 0
+        except TimeoutError:
+            _say(f"stage node {args.name}: no head appeared in {args.dir}")
+        except OSError as error:
+            _say(f"stage node {args.name}: {error}")
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    channel.close()
+    return watch({launcher_pid, worker_pid})
+
+
+def watch(children: set[int]) -> int:
+    """Wait for the first child to end, then end the other; 0 when asked to stop by SIGTERM."""
+    asked = False
+
+    def on_term(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        for pid in children:
+            os.kill(pid, signal.SIGTERM)
+
+    def on_alarm(*_: object) -> None:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, on_term)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    first = True
+    while children:
+        pid, _ = os.wait()
+        children.discard(pid)
+        if first:
+            first = False
+            for other in children:
+                os.kill(other, signal.SIGTERM)
+            signal.signal(signal.SIGALRM, on_alarm)
+            signal.alarm(GRACE_SECONDS)
+    return 0 if asked else 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Get SIGTERM when the parent ends, however it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _say(line: str) -> None:
+    stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    print(f"{stamp} {line}", file=sys.stderr)  # noqa: T201 - this is its log
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The command's part of running processes on nodes: listen for their output, have them started, hear how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cluster.launch_request import LaunchRequest
+from cluster.layout import Layout
+from cluster.line import Line
+from cluster.output import Output
+from cluster.processes import STDIO_HASH, Stdio
+from staging.mover import wire
+from staging.mover.digests import same
+
+HANDSHAKE_SECONDS = 5
+DRAIN_SECONDS = 5
+CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process to run: where, its number in the run, and what the launcher is asked for."""
+
+    node: str
+    rank: int
+    request: LaunchRequest
+
+
+class Listener:
+    """Accepts the stdout and stderr of a run's processes and feeds them to an `Output`."""
+
+    def __init__(self, output: Output, streams: int) -> None:
+        self._output = output
+        self._left = streams
+        self._run = secrets.token_bytes(16)
+        self._key = secrets.token_bytes(32)
+        self._drained = asyncio.Event()
+
+    async def start(self, host: str) -> Stdio:
+        self._server = await asyncio.start_server(self._accept, host, 0, limit=CHUNK)
+        port = self._server.sockets[0].getsockname()[1]
+        return Stdio(self._run.hex(), host, port, self._key.hex())
+
+    async def drain(self) -> None:
+        """Wait for the end of every stream; a process that never started has none, so not for ever."""
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._drained.wait()
+        except TimeoutError:
+            return
+
+    def close(self) -> None:
+        self._server.close()
+
+    def less(self, streams: int) -> None:
+        """So many streams have ended, or will never come."""
+        self._left -= streams
+        if self._left <= 0:
+            self._drained.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                await self._admit(reader, writer)
+                (size,) = struct.unpack("!H", await reader.readexactly(2))
+                label = json.loads(await reader.readexactly(size))
+                node, stream = str(label["node"]), str(label["stream"])
+        except (OSError, EOFError, ValueError, TimeoutError, wire.ProtocolError):
+            writer.close()  # a stranger is told nothing
+            return
+        try:
+            while data := await reader.read(CHUNK):
+                self._output.feed(node, stream, data)
+        except ConnectionError:
+            pass  # its node is gone; the head says so
+        finally:
+            writer.close()
+            self.less(1)
+
+    async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hello = await reader.readexactly(wire.HELLO.size)
+        wire.read_hello(hello, self._run)
+        nonce = os.urandom(wire.NONCE_SIZE)
+        writer.write(wire.challenge(STDIO_HASH, self._key, hello, nonce))
+        answer = await reader.readexactly(wire.ANSWER_SIZE)
+        if not same(answer, wire.proof(STDIO_HASH, self._key, b"dialer", hello, nonce)):
+            raise wire.ProtocolError("a stranger")
+
+
+async def run(
+    layout: Layout, host: str, processes: Sequence[Process], output: Output, tell: Callable[[dict[str, Any]], None]
+) -> None:
+    """Run all the processes to their end; `tell` gets an `exit` or `process-failed` event for each."""
+    listener = Listener(output, 2 * len(processes))
+    stdio = await listener.start(host)
+    specs = [{"node": p.node, "rank": p.rank, **p.request.to_mapping()} for p in processes]
+    line: Line | None = None
+    try:
+        line = await Line.open(layout, {"op": "spawn", "stdio": asdict(stdio), "processes": specs})
+        async for event in line:
+            if event["type"] == "process-failed":
+                listener.less(2)
+            tell(event)
+        await listener.drain()
+    finally:
+        listener.close()
+        if line is not None:
+            await line.close()
+        output.finish()

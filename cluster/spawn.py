@@ -1,0 +1,88 @@
+"""The head's part of running commands on nodes: one task a process, all killed when the command goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from cluster import processes
+from cluster.fleet import Node, Secret
+from cluster.gateway import Call
+from cluster.head import Head
+from cluster.launch_request import LaunchRequest
+from staging.mover.errors import StageError, UsageError, from_wire
+
+SIGNAL_BASE = 128
+
+
+def install(head: Head) -> None:
+    async def serve(call: Call) -> dict[str, Any]:
+        await Spawn(head, call).run()
+        return {}
+
+    head.gateway.register("spawn", serve)
+
+
+class Spawn:
+    """One run: the processes of one command line on several nodes."""
+
+    def __init__(self, head: Head, call: Call) -> None:
+        self._head = head
+        self._call = call
+        self._stdio = Secret(processes.Stdio(**call.request["stdio"]))
+        self._specs: list[dict[str, Any]] = call.request["processes"]
+        self._live: dict[str, Node] = {}
+
+    async def run(self) -> None:
+        """Start all, tell each one's end, and return when all have ended."""
+        nodes = self._head.fleet.known([str(spec["node"]) for spec in self._specs])
+        started = [asyncio.create_task(self._one(n, spec)) for n, spec in zip(nodes, self._specs, strict=True)]
+        hearing = asyncio.create_task(self._hear())
+        everything = asyncio.ensure_future(asyncio.gather(*started))
+        try:
+            await asyncio.wait({everything, hearing}, return_when=asyncio.FIRST_COMPLETED)
+            if not everything.done():
+                hearing.result()
+            await everything
+        finally:
+            await asyncio.shield(self._kill())
+            for task in (hearing, *started):
+                task.cancel()
+            await asyncio.gather(hearing, *started, return_exceptions=True)
+
+    async def _one(self, node: Node, spec: dict[str, Any]) -> None:
+        target = f"{self._stdio.value.run}/{spec['rank']}"
+        try:
+            request = LaunchRequest.from_mapping({"kind": "command", **spec})
+            credential = self._head.credential(self._call.caller, [node.name], request)
+            self._live[target] = node
+            label = str(spec["argv"][0]).rsplit("/", 1)[-1]
+            reply = await self._head.fleet.call(
+                node, label, processes.run_process, self._stdio, spec["rank"], request, credential, target
+            )
+            if "error" in reply:
+                raise from_wire(reply["error"])
+        except StageError as error:
+            self._call.tell({"type": "process-failed", "node": node.name, "error": error.to_wire()})
+        else:
+            status = int(reply["status"])
+            code = status if status >= 0 else SIGNAL_BASE - status
+            self._call.tell({"type": "exit", "node": node.name, "code": code})
+        finally:
+            self._live.pop(target, None)
+
+    async def _hear(self) -> None:
+        """The command may pass signals on; its going away ends the run."""
+        while True:
+            line = await self._call.receive()
+            if line.get("op") != "signal":
+                raise UsageError(f"a run does not know {line.get('op')!r}")
+            await self._order({"op": "signal", "signal": int(line["signal"])})
+
+    async def _kill(self) -> None:
+        await self._order({"op": "kill"})
+
+    async def _order(self, order: dict[str, Any]) -> None:
+        fleet = self._head.fleet
+        orders = [fleet.control(node, target, order) for target, node in self._live.items()]
+        await asyncio.gather(*orders, return_exceptions=True)

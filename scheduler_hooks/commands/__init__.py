@@ -1,0 +1,1 @@
+"""The `stage` subcommands about jobs: check, run, each."""

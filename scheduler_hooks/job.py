@@ -1,0 +1,82 @@
+"""A job as every scheduler has it: the one interface between directives and whoever runs jobs. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scheduler_hooks.jobscript import JobScript
+from scheduler_hooks.patterns import Values, fill
+
+DEFAULT_SCRATCH = "/scratch/stage-%j"
+
+
+@dataclass(frozen=True)
+class JobNode:
+    """A node of the job; `root` is where its file tree starts on this machine, "" for a node of its own."""
+
+    name: str
+    rank: int
+    address: str
+    root: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Who runs what where. `base` is the directory in which the user submitted it."""
+
+    id: str
+    name: str
+    user: str
+    base: str
+    nodes: tuple[JobNode, ...]
+    script: JobScript
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self.nodes)
+
+    def values(self, node: JobNode | None = None) -> Values:
+        """What the filename patterns stand for, on one node or on none."""
+        if node is None:
+            return Values(self.id, self.user, self.name)
+        return Values(self.id, self.user, self.name, node.name, node.rank)
+
+    def scratch(self, node: JobNode) -> str:
+        """The job's directory as the node names it."""
+        return fill(self.script.scratch or DEFAULT_SCRATCH, self.values(node))
+
+    def on_node(self, node: JobNode, path: str) -> str:
+        """A node-side path of a directive: relative ones are inside the scratch directory. A trailing slash stays."""
+        return posixpath.join(self.scratch(node), fill(path, self.values(node)))
+
+    def real(self, node: JobNode, path: str) -> str:
+        """The path by which a process of the node reaches what the node calls `path`."""
+        return posixpath.join(node.root, path.lstrip("/")) if node.root else path
+
+    def environment(self, node: JobNode) -> dict[str, str]:
+        """The STAGE_ variables that a process of the job sees on this node."""
+        return {
+            "STAGE_DIR": self.real(node, self.scratch(node)),
+            "STAGE_JOB_ID": self.id,
+            "STAGE_JOB_NAME": self.name,
+            "STAGE_NODELIST": ",".join(self.names()),
+            "STAGE_NNODES": str(len(self.nodes)),
+            "STAGE_RANK": str(node.rank),
+            "STAGE_NODE": node.name,
+        }
+
+
+def fit_nodes(script: JobScript, requested: int | None, up: Sequence[str]) -> tuple[str, ...] | None:
+    """The nodes the job gets out of those that are up; None when there are not enough.
+
+    `--nodes` on the command line wins over the script's own request; without either the job gets every node.
+    """
+    wanted = script.nodes
+    if requested is not None:
+        return tuple(up[:requested]) if len(up) >= requested else None
+    if wanted is None:
+        return tuple(up)
+    if wanted.names:
+        return wanted.names if set(wanted.names) <= set(up) else None
+    return tuple(up[: wanted.count]) if len(up) >= wanted.count else None

@@ -1,0 +1,143 @@
+"""pcp: copy files to many nodes along a tree of TCP streams."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from cluster import console, door
+from cluster.layout import find
+from cluster.nodes import fold, parse
+from staging.mover.errors import UsageError
+from staging.options import json_option, progress_option
+from staging.units import parse_size
+
+Known = dict[str, str]  # name to address
+
+
+def split_hosts(words: Sequence[str], known: Known) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tell `SRC... DEST` from the `HOST...` that follow: hosts are the longest run of node names at the end."""
+    by_address = {address: name for name, address in known.items()}
+    hosts: list[str] = []
+    rest = list(words)
+    while len(rest) > 2:
+        word = rest[-1]
+        names = [by_address[word]] if word in by_address else _names(word)
+        if not names or not all(name in known for name in names):
+            break
+        hosts = [*names, *hosts]
+        rest.pop()
+    if not hosts:
+        remedy = f"write pcp SRC... DEST HOST..., with hosts out of {fold(known)}" if known else "start some nodes"
+        raise UsageError(f"{words[-1]!r} is no node of this cluster", remedy)
+    return tuple(rest), tuple(dict.fromkeys(hosts))
+
+
+def _names(word: str) -> list[str]:
+    try:
+        return list(parse(word))
+    except UsageError:
+        return []
+
+
+class Lines:
+    """The classic line for each host, on standard output."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+
+    def tell(self, event: dict[str, Any]) -> None:
+        node = event.get("node", "")
+        place = f"{node} ({self._known.get(node, '?')})"
+        if event["type"] == "node-done":
+            click.echo(f"Write succeeded on {place}")
+        elif event["type"] == "node-failed":
+            left = " (partial copy kept, run the same command to resume)" if event["partial"] else ""
+            remedy = f"; {event['error']['remedy']}" if event["error"]["remedy"] and not left else ""
+            click.echo(f"Write failed on {place}: {event['error']['message']}{remedy}{left}")
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="SRC... DEST HOST...")
+@click.option("-r", "--recursive", is_flag=True, help="Copy directories with all that is in them.")
+@click.option("-p", "--preserve", is_flag=True, help="Keep modes and times.")
+@click.option("-f", "--fanout", default="auto", metavar="SHAPE", help="Children a node: 1 (chain), 2, ... or double.")
+@click.option(
+    "-b", "--block", default="0", metavar="SIZE", help="Block size, such as 256K. Default: by the file's size."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print only failures, show no progress.")
+@click.option("--cluster", "cluster_dir", metavar="DIR", help="The cluster's directory. Default: $STAGE_CLUSTER.")
+@progress_option
+@json_option
+def command(
+    words: tuple[str, ...],
+    recursive: bool,
+    preserve: bool,
+    fanout: str,
+    block: str,
+    quiet: bool,
+    cluster_dir: str | None,
+    progress: str,
+    as_json: bool,
+) -> int:
+    """Copy SRC... to DEST on every HOST. Hosts are node names, node sets such as n[1-8], or addresses.
+
+    Exit status: 0 when every host has it, 3 when some have, otherwise the reason's (see docs/exit-codes.md).
+    """
+    from staging.copy import Place, Push, push
+    from staging.plan.tree import Shape
+    from staging.show import show
+
+    if fanout != "auto":
+        fanout = str(Shape.parse(fanout))
+    layout = find(cluster_dir)
+    known = {n["name"]: n["address"] for n in door.ask(layout, {"op": "status"})["nodes"]}
+    (*sources, dest), nodes = split_hosts(words, known)
+    check_sources(sources, recursive)
+    order = Push(
+        label="copy",
+        what=", ".join(sources),
+        sources=tuple(sources),
+        dest=dest,
+        nodes=nodes,
+        preserve=preserve,
+        shape=fanout,
+        block=parse_size(block),
+    )
+
+    async def work() -> int:
+        from cluster.line import ask
+
+        hello = await ask(layout, {"op": "hello"})
+        async with show("none" if quiet else progress, as_json) as shown:  # type: ignore[arg-type]
+            lines = Lines(known)
+
+            def tell(event: dict[str, Any]) -> None:
+                shown.tell(event)
+                if not as_json and not (quiet and event["type"] == "node-done"):
+                    lines.tell(event)
+
+            await push(Place(layout, hello["host"]), order, tell)
+        return shown.report.exit_code()
+
+    return console.drive(work)
+
+
+def check_sources(sources: Sequence[str], recursive: bool) -> None:
+    """cp's rule: a directory needs -r."""
+    import os
+
+    for source in sources:
+        if os.path.isdir(source) and not recursive:
+            raise UsageError(f"{source} is a directory", "give -r to copy it with all that is in it")
+
+
+def main() -> NoReturn:
+    console.main(command, "pcp")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

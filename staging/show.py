@@ -1,0 +1,46 @@
+"""What a copying command shows while it works and says at its end: a display and a report fed by the same events."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from staging.display import Display, Mode, make_display
+from staging.report import Report
+
+TICK_SECONDS = 0.25
+
+
+class Show:
+    def __init__(self, display: Display) -> None:
+        self.display = display
+        self.report = Report()
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Take one event of docs/events.md."""
+        self.report.update(event)
+        self.display.event(event, time.time())
+
+
+@asynccontextmanager
+async def show(mode: Mode, as_json: bool) -> AsyncIterator[Show]:
+    """A display that ticks while the body runs and is taken down after it, also when the body fails."""
+    display = make_display(mode, json=as_json, stderr=sys.stderr, stdout=sys.stdout, env=os.environ)
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            display.tick(time.time())
+
+    ticking = asyncio.create_task(tick())
+    try:
+        yield Show(display)
+    finally:
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
+        display.close()
