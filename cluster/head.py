@@ -28,7 +28,8 @@ from cluster.fleet import Fleet, Secret
 from cluster.gateway import Call, Caller, Gateway
 from cluster.launch_request import ACTION, LaunchRequest
 from cluster.layout import HeadInfo, Layout
-from staging.mover.errors import UsageError
+from staging.mover.__main__ import name_process
+from staging.mover.errors import StageError
 
 CREDENTIAL_SECONDS = 120
 
@@ -138,9 +139,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--service", action="append", default=[])
     args = parser.parse_args(argv)
     layout = Layout(args.dir)
+    name_process("stage-head")
     try:
         asyncio.run(run(layout, args.host, args.embedded, args.owner, args.service))
-    except UsageError as error:
+    except StageError as error:
         print(f"stage head: {error}", file=sys.stderr)  # noqa: T201 - this is its log
         return error.exit_code
     return 0

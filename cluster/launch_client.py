@@ -78,6 +78,8 @@ class LaunchClient:
 
     def close(self) -> None:
         """Leave the launcher, which then kills everything it launched; waits for the reading thread."""
+        if self._sock.fileno() < 0:
+            return
         self._sock.shutdown(socket.SHUT_RDWR)  # wakes the reader, which a mere close would not
         self._reader.join()
         self._sock.close()

@@ -32,7 +32,7 @@ from typing import Any
 from cluster import forking
 from cluster.become import Main, become
 from cluster.credentials import Claims, Verifier, request_digest
-from cluster.launch_request import ACTION, MAX_PACKET, LaunchRequest
+from cluster.launch_request import ACTION, MAX_PACKET, LaunchRequest, to_bytes
 from cluster.minders import Minders
 from staging.mover.errors import RefusedError, StageError, UsageError, from_os_error
 
@@ -48,8 +48,12 @@ def start(node: str, public_key_path: Path) -> tuple[int, socket.socket]:
 
     def run() -> int:
         ours.close()
-        os.setsid()
-        return main(theirs, node=node, public_key_path=public_key_path)
+        os.setsid()  # away from the terminal of whoever started the node
+        try:
+            return main(theirs, node=node, public_key_path=public_key_path)
+        except StageError as error:
+            os.write(2, to_bytes(f"launcher: {error}\n"))
+            return error.exit_code
 
     pid = forking.fork(run)
     theirs.close()

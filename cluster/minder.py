@@ -38,8 +38,9 @@ from cluster.forking import (
 def start(run: Callable[[int], int], stdio: Collection[int]) -> tuple[int, socket.socket]:
     """Fork a minder, and under it a process, leader of a new session, that calls `run` with the minder's pid.
 
-    All signals are blocked in `run` until it lets them in. `stdio` are the descriptors that `run` needs; of the caller's others only 0 to 2 stay open. Returns the
-    minder's pid and the caller's end of the control socket, which does not block. Raises OSError.
+    All signals are blocked in `run` until it lets them in. `stdio` are the descriptors that it needs; of the
+    caller's others only 0 to 2 stay open. Returns the minder's pid and the caller's end of the control socket,
+    which does not block. Raises OSError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     launcher = os.getpid()

@@ -14,11 +14,14 @@ import datetime
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from cluster import launcher
 from cluster.credentials import Authority
 from cluster.layout import Layout
+from staging.mover.__main__ import name_process
+from staging.mover.errors import StageError
 
 PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 5
@@ -36,19 +39,23 @@ def main(argv: list[str] | None = None) -> int:
     # the launcher first: nothing of this process but a few imports is in it
     launcher_pid, channel = launcher.start(args.name, public_key)
     service_pid = os.getpid()
+    name_process("stage-node")
     worker_pid = os.fork()
     if worker_pid == 0:
         status = 1
         try:
             die_with_parent(service_pid)
+            name_process("stage-worker")
             from cluster import worker
 
             asyncio.run(worker.run(layout, args.name, args.address, args.root, service_pid, channel))
             status = 0
         except TimeoutError:
             _say(f"stage node {args.name}: no head appeared in {args.dir}")
-        except OSError as error:
+        except (OSError, StageError) as error:
             _say(f"stage node {args.name}: {error}")
+        except Exception:
+            _say(f"stage node {args.name}: {traceback.format_exc()}")
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

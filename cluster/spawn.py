@@ -38,7 +38,7 @@ class Spawn:
         nodes = self._head.fleet.known([str(spec["node"]) for spec in self._specs])
         started = [asyncio.create_task(self._one(n, spec)) for n, spec in zip(nodes, self._specs, strict=True)]
         hearing = asyncio.create_task(self._hear())
-        everything = asyncio.ensure_future(asyncio.gather(*started))
+        everything = asyncio.create_task(_all(started))
         try:
             await asyncio.wait({everything, hearing}, return_when=asyncio.FIRST_COMPLETED)
             if not everything.done():
@@ -46,9 +46,9 @@ class Spawn:
             await everything
         finally:
             await asyncio.shield(self._kill())
-            for task in (hearing, *started):
+            for task in (everything, hearing, *started):
                 task.cancel()
-            await asyncio.gather(hearing, *started, return_exceptions=True)
+            await asyncio.gather(everything, hearing, *started, return_exceptions=True)
 
     async def _one(self, node: Node, spec: dict[str, Any]) -> None:
         target = f"{self._stdio.value.run}/{spec['rank']}"
@@ -86,3 +86,7 @@ class Spawn:
         fleet = self._head.fleet
         orders = [fleet.control(node, target, order) for target, node in self._live.items()]
         await asyncio.gather(*orders, return_exceptions=True)
+
+
+async def _all(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks)

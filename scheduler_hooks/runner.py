@@ -199,5 +199,5 @@ class Runner:
             async with asyncio.timeout(CLEAN_SECONDS):
                 await self._on_all("remove", ["rm", "-rf", "--"])
         except (StageError, TimeoutError) as error:
-            text = f"{error or 'no answer in time'}"
+            text = str(error) if isinstance(error, StageError) else "no answer in time"
             self._shown.display.print_line(f"stage: scratch was not removed everywhere: {text}")

@@ -91,6 +91,7 @@ def serve(control: Control) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the command line carries nothing, since other users can read it."""
+    name_process("stage-mover")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is for whoever drives us
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _terminate)
@@ -98,6 +99,12 @@ def main(argv: list[str] | None = None) -> int:
         return serve(Control())
     except BrokenPipeError:
         return Interrupted.exit_code
+
+
+def name_process(name: str) -> None:
+    """What `ps -o comm` and `pgrep -x` show; at most 15 characters."""
+    with open("/proc/self/comm", "w") as file:
+        file.write(name)
 
 
 def _terminate(*_: object) -> None:
