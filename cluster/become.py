@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -21,12 +20,12 @@ Main = Callable[[list[str]], int]
 def become(request: LaunchRequest, claims: Claims, stdio: Sequence[int], mover: Main, minder: int) -> int:
     """Turn the calling process, a fresh fork of `minder`, into what `request` describes.
 
-    `stdio` are its stdin, stdout and stderr. All signals are blocked when this is called, and kept until their
-    dispositions are the default ones again. Returns an exit code only after a mover's end or a failure; a
-    failure puts one line on stderr and gives 127 where the command is not found and else 126, as in a shell.
+    `stdio`, descriptors above 2, become its stdin, stdout and stderr. All signals are blocked when this is
+    called, and kept until their dispositions are the default ones again. Returns an exit code only after a
+    mover's end or a failure; a failure puts one line on stderr and gives 127 where the command is not found and
+    else 126, as in a shell.
     """
-    # first above 2, since the received descriptors may themselves be 0 to 2
-    for target, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 3) for fd in stdio]):
+    for target, fd in enumerate(stdio):
         os.dup2(fd, target)
     close_all_but({0, 1, 2})
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import sys
@@ -32,7 +31,7 @@ def main(command: click.Command, name: str) -> NoReturn:
     except click.ClickException as error:
         error.show(file=sys.stderr)
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
+    except (click.Abort, KeyboardInterrupt):
         line, code = "interrupted", EXIT_INTERRUPTED
     except Terminated:
         line, code = "terminated", EXIT_TERMINATED
@@ -52,6 +51,8 @@ def main(command: click.Command, name: str) -> NoReturn:
 
 def drive(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run an asynchronous command; ^C and SIGTERM cancel it, so that its `finally` parts run."""
+    import asyncio  # here, since it takes longer to import than a quick command takes to run
+
     terminated = False
 
     async def watched() -> int:
@@ -69,6 +70,4 @@ def drive(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         return asyncio.run(watched())
     except asyncio.CancelledError:
-        if terminated:
-            raise Terminated from None
-        raise
+        raise (Terminated if terminated else KeyboardInterrupt) from None

@@ -73,6 +73,13 @@ def close_all_but(keep: Collection[int]) -> None:
                 os.close(fd)
 
 
+def open_standard_streams() -> None:
+    """Put /dev/null where descriptor 0, 1 or 2 is closed, so that nothing else can come to lie there."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
 def wake_on(*signals: signal.Signals) -> int:
     """A file descriptor to poll, into which each of `signals` that arrives puts its number as one byte."""
     reader, writer = os.pipe()

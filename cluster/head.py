@@ -100,7 +100,9 @@ def user_name(caller: Caller) -> str:
 
 async def run(layout: Layout, host: str, embedded: bool, owner: int | None, services: list[str]) -> None:
     """Serve until a `down` request, SIGTERM, or the end of the owner."""
-    from distributed import Client, Scheduler
+    from distributed import Client
+
+    from cluster.servers import StagingScheduler
 
     settings.apply()
     now = datetime.datetime.now(datetime.UTC)
@@ -108,7 +110,7 @@ async def run(layout: Layout, host: str, embedded: bool, owner: int | None, serv
     secured = settings.security(files)
     gateway = Gateway()
     async with (
-        Scheduler(host=host, port=0, protocol="tls", security=secured, dashboard=False, jupyter=False) as scheduler,
+        StagingScheduler(host=host, port=0, protocol="tls", security=secured, dashboard=False, jupyter=False) as scheduler,
         Client(scheduler.address, asynchronous=True, security=secured) as client,
     ):
         head = Head(layout, Fleet(scheduler, client), gateway, Authority.ensure(layout.keys), host)

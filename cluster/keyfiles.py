@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from staging.mover.errors import RefusedError, from_os_error
 
-_EXCHANGED = "delete it if others may have read or changed it, otherwise run chmod {mode:o} {path}"
+_REMEDY = "delete it if others may have read or changed it, otherwise run chmod {mode:o} {path}"
 
 
 def own_directory(path: Path, *, private: bool = True) -> None:
@@ -51,7 +50,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 def write(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Put `data` there in one step: no reader sees a part of it, and no mode but `mode`, whatever the umask."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -84,7 +83,7 @@ def read(path: Path, *, private: bool = True) -> bytes:
             if found.st_uid not in (os.geteuid(), 0):
                 raise RefusedError(f"{path} belongs to uid {found.st_uid}", "use keys of your own or of root")
             if found.st_mode & (0o077 if private else 0o022):
-                remedy = _EXCHANGED.format(mode=0o600 if private else 0o644, path=path)
+                remedy = _REMEDY.format(mode=0o600 if private else 0o644, path=path)
                 raise RefusedError(f"others can {'use' if private else 'change'} {path}", remedy)
             return file.read()
     except OSError as error:

@@ -1,7 +1,8 @@
-"""What the launcher is asked to start: the request, its checks, and the mapping that a credential signs."""
+"""What the launcher is asked for: the request to start a process, its checks, and what a credential signs of it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -84,6 +85,17 @@ class LaunchRequest:
         if type(umask) is not int:
             raise UsageError("the umask is not a whole number")
         return cls(tuple(argv), env, cwd, fallback_cwd, umask, kind)
+
+
+def parse_order(packet: bytes) -> dict[str, Any]:
+    """The order in a packet to the launcher, an object whose "id" is a whole number. Raises UsageError."""
+    try:
+        order = json.loads(packet)
+    except (ValueError, RecursionError):
+        raise UsageError("a packet is not JSON") from None
+    if not isinstance(order, dict) or type(order.get("id")) is not int:
+        raise UsageError("a packet is not an object with an id")
+    return order
 
 
 def _check_texts(texts: Iterable[str], what: str) -> None:

@@ -32,17 +32,16 @@ from typing import Any
 from cluster import forking
 from cluster.become import Main, become
 from cluster.credentials import Claims, Verifier, request_digest
-from cluster.launch_request import ACTION, MAX_PACKET, LaunchRequest, to_bytes
+from cluster.launch_request import ACTION, MAX_PACKET, LaunchRequest, parse_order, to_bytes
 from cluster.minders import Minders
 from staging.mover.errors import RefusedError, StageError, UsageError, from_os_error
-
-Check = Callable[[str, LaunchRequest], Claims]
 
 
 def start(node: str, public_key_path: Path) -> tuple[int, socket.socket]:
     """Fork the launcher of `node` out of the calling process: its pid, and the client's end of its socket."""
     if len(os.listdir("/proc/self/task")) > 1:
         raise StageError("the launcher must be forked before any thread is started")
+    forking.open_standard_streams()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_PACKET)
 
@@ -61,7 +60,10 @@ def start(node: str, public_key_path: Path) -> tuple[int, socket.socket]:
 
 
 def main(sock: socket.socket, *, node: str, public_key_path: Path, clock: Callable[[], float] = time.time) -> int:
-    """Serve the client on `sock` until it is gone; the exit code. `clock` gives seconds since the epoch."""
+    """Serve the client on `sock` until it is gone; the exit code. `clock` gives seconds since the epoch.
+
+    Descriptors 0 to 2 must be open. Raises SourceError and RefusedError for the public key.
+    """
     mover = preload()
     verifier = Verifier(public_key_path)
 
@@ -90,7 +92,7 @@ def preload() -> Main:
 class _Launcher:
     """The event loop. Owner of the client's socket and of the packets that the client has not taken yet."""
 
-    def __init__(self, sock: socket.socket, check: Check, mover: Main) -> None:
+    def __init__(self, sock: socket.socket, check: Callable[[str, LaunchRequest], Claims], mover: Main) -> None:
         self._sock = sock
         self._check = check
         self._mover = mover
@@ -125,8 +127,6 @@ class _Launcher:
     def _receive(self) -> None:
         try:
             packet, fds, flags, _ = socket.recv_fds(self._sock, MAX_PACKET, 3, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
-            return
         except ConnectionResetError:  # gone, with a packet of ours unread
             self._close()
             return
@@ -142,7 +142,9 @@ class _Launcher:
     def _handle(self, packet: bytes, fds: Sequence[int], flags: int) -> None:
         request_id = None
         try:
-            message = _parse(packet, flags)
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise UsageError(f"a packet has more than {MAX_PACKET} bytes or more than three file descriptors")
+            message = parse_order(packet)
             request_id = message["id"]
             match message.get("op"):
                 case "launch":
@@ -183,21 +185,8 @@ class _Launcher:
                 self._outgoing.popleft()
         except BlockingIOError:
             pass  # the selector says when it takes more
-        except (BrokenPipeError, ConnectionResetError):
+        except ConnectionError:
             self._close()
             return
         wanted = selectors.EVENT_WRITE if self._outgoing else selectors.EVENT_READ
         self._selector.modify(self._sock, wanted, self._receive)
-
-
-def _parse(packet: bytes, flags: int) -> dict[str, Any]:
-    """The message in a packet; it has a whole number as its "id". Raises UsageError."""
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-        raise UsageError(f"a packet has more than {MAX_PACKET} bytes or more than three file descriptors")
-    try:
-        message = json.loads(packet)
-    except (ValueError, RecursionError):
-        raise UsageError("a packet is not JSON") from None
-    if not isinstance(message, dict) or type(message.get("id")) is not int:
-        raise UsageError("a packet is not an object with an id")
-    return message

@@ -35,7 +35,7 @@ class TlsFiles:
     key: Path
 
     @property
-    def all(self) -> tuple[Path, Path, Path]:
+    def paths(self) -> tuple[Path, Path, Path]:
         return self.ca, self.cert, self.key
 
 
@@ -78,11 +78,11 @@ def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
 
 
 def _complete(files: TlsFiles) -> bool:
-    return all(path.exists() for path in files.all)
+    return all(path.exists() for path in files.paths)
 
 
 def _check(files: TlsFiles, now: datetime.datetime) -> None:
-    ca, cert, _ = (keyfiles.read(path) for path in files.all)
+    ca, cert, _ = (keyfiles.read(path) for path in files.paths)
     for path, pem in ((files.ca, ca), (files.cert, cert)):
         try:
             expires = x509.load_pem_x509_certificate(pem).not_valid_after_utc
@@ -93,11 +93,11 @@ def _check(files: TlsFiles, now: datetime.datetime) -> None:
 
 
 def _renew(files: TlsFiles) -> str:
-    return f"stop the cluster, delete {' '.join(map(str, files.all))} and start it again"
+    return f"stop the cluster, delete {' '.join(map(str, files.paths))} and start it again"
 
 
 def _mint(files: TlsFiles, now: datetime.datetime) -> None:
-    for path in files.all:
+    for path in files.paths:
         path.unlink(missing_ok=True)  # remains of another set would pass for a part of this one
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = _name("longshore CA")

@@ -23,7 +23,7 @@ RELAY_BYTES = 1 << 16
 
 async def run(layout: Layout, name: str, address: str, root: str, service_pid: int, launcher: socket.socket) -> None:
     """Join the head's cluster and serve until the head goes away or SIGTERM comes."""
-    from distributed import Worker
+    from cluster.servers import StagingWorker
 
     settings.apply()
     files = pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
@@ -32,14 +32,14 @@ async def run(layout: Layout, name: str, address: str, root: str, service_pid: i
     node = agent.Agent(name, address, root, client)
     agent.install(node)
 
-    async def describe(_: Worker) -> dict[str, Any]:
+    async def describe(_: Any) -> dict[str, Any]:
         return {"address": address, "root": root, "pid": service_pid}
 
     async def control(target: str, order: dict[str, Any]) -> None:
         # an order may write to a mover's pipe: never on this loop
         await asyncio.to_thread(node.control, target, order)
 
-    worker = Worker(
+    worker = StagingWorker(
         head.scheduler,
         name=name,
         host=address,
@@ -61,7 +61,7 @@ async def run(layout: Layout, name: str, address: str, root: str, service_pid: i
             ended = asyncio.Event()
             loop.add_signal_handler(signal.SIGTERM, ended.set)
             door = await _open_door(layout.door(name), head, files, name)
-            waits = [asyncio.ensure_future(ended.wait()), asyncio.ensure_future(worker.finished())]
+            waits = [asyncio.ensure_future(ended.wait()), asyncio.ensure_future(worker.finished())  # type: ignore[no-untyped-call]]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()

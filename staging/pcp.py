@@ -20,6 +20,8 @@ Known = dict[str, str]  # name to address
 
 def split_hosts(words: Sequence[str], known: Known) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Tell `SRC... DEST` from the `HOST...` that follow: hosts are the longest run of node names at the end."""
+    if len(words) < 3:
+        raise UsageError("pcp needs a source, a destination and at least one host", "write pcp SRC... DEST HOST...")
     by_address = {address: name for name, address in known.items()}
     hosts: list[str] = []
     rest = list(words)

@@ -138,7 +138,7 @@ def from_os_error(error: OSError, doing: str, *, source: bool = False) -> StageE
     if source:
         return SourceError(text)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return RefusedError(text)
+        return RefusedError(text, "choose a destination you may write to")
     if error.errno in (
         errno.ECONNREFUSED,
         errno.ECONNRESET,
