@@ -61,7 +61,8 @@ async def run(layout: Layout, name: str, address: str, root: str, service_pid: i
             ended = asyncio.Event()
             loop.add_signal_handler(signal.SIGTERM, ended.set)
             door = await _open_door(layout.door(name), head, files, name)
-            waits = [asyncio.ensure_future(ended.wait()), asyncio.ensure_future(worker.finished())  # type: ignore[no-untyped-call]]
+            gone = worker.finished()  # type: ignore[no-untyped-call]
+            waits = [asyncio.ensure_future(ended.wait()), asyncio.ensure_future(gone)]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
