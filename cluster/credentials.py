@@ -165,8 +165,8 @@ class Verifier:
             self._used.discard(nonce)
 
 
-def _claims(wire: dict[str, Any]) -> Claims:
-    if wire.keys() != {field.name for field in fields(Claims)}:
+def _claims(wire: Any) -> Claims:
+    if not isinstance(wire, dict) or wire.keys() != {field.name for field in fields(Claims)}:
         raise ValueError("other claims than expected")
     return Claims(**{**wire, "groups": tuple(wire["groups"]), "nodes": tuple(wire["nodes"])})
 

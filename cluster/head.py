@@ -110,7 +110,7 @@ async def run(layout: Layout, host: str, embedded: bool, owner: int | None, serv
     secured = settings.security(files)
     gateway = Gateway()
     async with (
-        StagingScheduler(host=host, port=0, protocol="tls", security=secured, dashboard=False, jupyter=False) as scheduler,
+        StagingScheduler(host=host, port=0, protocol="tls", security=secured, dashboard=False) as scheduler,
         Client(scheduler.address, asynchronous=True, security=secured) as client,
     ):
         head = Head(layout, Fleet(scheduler, client), gateway, Authority.ensure(layout.keys), host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def _source(line: int, base: Path, src: str) -> Problem | None:
     except OSError as error:
         return Problem(line, f"{src} cannot be read: {error.strerror}", "name a source that can")
     if src.endswith("/") and not directory:
-        return Problem(line, f"{src} is a file, not a directory", f"write {src.rstrip('/')}")
+        return Problem(line, f"{src} is a file, not a directory", f"write {shlex.quote(src.rstrip('/'))}")
     if not os.access(path, os.R_OK | os.X_OK if directory else os.R_OK):
         remedy = f"allow it with chmod u+{'rx' if directory else 'r'}, or name another source"
         return Problem(line, f"you may not read {src}", remedy)
@@ -88,7 +89,7 @@ def _existing(base: Path, path: Path) -> str:
     names = os.listdir(parent) if parent.is_dir() and os.access(parent, os.R_OK) else []
     near = difflib.get_close_matches(missing.name, names, 1)
     if near:
-        return _shown(base, parent / near[0] / path.relative_to(missing))
+        return shlex.quote(_shown(base, parent / near[0] / path.relative_to(missing)))
     return f"the name of something in {parent}" if parent.is_dir() else f"another path, as {parent} is a file"
 
 

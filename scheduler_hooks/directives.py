@@ -217,7 +217,7 @@ class _Reader:
         if variable:
             inside = path[variable.end() :] or "."
             message = f"{path!r} is taken as it stands, since variables are not expanded here"
-            self.complain(line, message, f"write {inside}, which is inside $STAGE_DIR")
+            self.complain(line, message, f"write {shlex.quote(inside)}, which is inside $STAGE_DIR")
         elif posixpath.normpath(path).split("/")[0] == "..":
             remedy = "write a path without .., or an absolute path on the node"
             self.complain(line, f"{path!r} leads out of the job's scratch directory", remedy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -161,7 +162,7 @@ def _out_conflicts(script: JobScript, nodes: Sequence[str], values: Values) -> l
         writers = Counter(landing(fill(item.src, at), fill(item.dest, at)) for at in members)
         for path, count in writers.items():
             if count > 1:
-                remedy = f"put %N in the destination name, as in {_per_node(item)}"
+                remedy = f"put %N in the destination name, as in {shlex.quote(_per_node(item))}"
                 problems.append(Problem(item.line, f"{count} nodes would write the same {path}", remedy))
                 break
         for path in writers:

@@ -83,7 +83,7 @@ class Runner:
                 "files": 0,
                 "bytes": 0,
                 "method": copy.method,
-                "detail": copy.method,
+                "detail": "",
             }
         )
         results = await asyncio.gather(*(self._out_part(copy, part) for part in copy.parts))
@@ -94,6 +94,7 @@ class Runner:
                 "type": "transfer-end",
                 "transfer": copy.label,
                 "bytes": sum(event["bytes"] for event in done),
+                "files": sum(event["files"] for event in done),
                 "seconds": time.monotonic() - started,
                 "digest": done[0]["digest"] if len(copy.parts) == len(done) == 1 else "",
                 "ok": ok,

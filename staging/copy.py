@@ -173,7 +173,13 @@ async def pull(place: Place, order: Pull, tell: Tell) -> dict[str, Any]:
         if queue is not None:
             await queue.done("ok", done["bytes"])
         fields = ("bytes", "fetched", "reused", "seconds", "digest")
-        event = {"type": "node-done", "transfer": order.label, "node": order.node, **{f: done[f] for f in fields}}
+        event = {
+            "type": "node-done",
+            "transfer": order.label,
+            "node": order.node,
+            **{f: done[f] for f in fields},
+            "files": opened["manifest"]["files"],
+        }
     except BaseException as error:
         if mover is not None:
             partial = await mover.end({"op": "abort", "keep": True})

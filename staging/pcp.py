@@ -118,7 +118,10 @@ def command(
             lines = Lines(known)
 
             def tell(event: dict[str, Any]) -> None:
-                shown.tell(event)
+                if event["type"] == "node-failed" and not as_json:
+                    shown.report.update(event)  # told by its own line, below
+                else:
+                    shown.tell(event)
                 if not as_json and not (quiet and event["type"] == "node-done"):
                     lines.tell(event)
 

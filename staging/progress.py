@@ -141,6 +141,7 @@ class _Node:
             if event["bytes"] != self.bytes:  # else it is only a sign of life, perhaps of a queued node
                 self.state = State.MOVING
             self.bytes = event["bytes"]
+            self.total = event.get("total", self.total)
             self.rate.update(self.bytes, now)
         elif kind == "ticket":
             self.state = State.QUEUED if event["state"] == "wait" else State.MOVING

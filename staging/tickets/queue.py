@@ -7,9 +7,9 @@ The rule, in each class by itself: a free place goes to the user with the fewest
 equals, to the ticket asked first. A user at the per-user limit is passed over.
 
 Nobody starves, provided that every copy ends (a silent one is purged). While a user's oldest ticket waits,
-none of that user's others can start, so the copies the user has running only become fewer. When none is left,
-only a ticket that was asked earlier can go before this one, and of those there are finitely many. Then the
-user's next ticket is the oldest.
+none of that user's later ones can start, so the copies the user has running only become fewer. When none is
+left, only a ticket that was asked earlier can go before this one, and of those there are finitely many. Then
+the user's next ticket is the oldest.
 
 A position is the ticket's place in the order in which the rule would give out places if no running copy
 ended: the k-th waiting ticket (k from 0) of a user with r running stands at level r + k, and the order is by
@@ -24,7 +24,7 @@ Invariants:
 - work conserving: no place is free while a ticket waits whose user is below the per-user limit;
 - idempotent ask: asking again for a ticket that waits or runs changes nothing but its idle time;
 - patience: a ticket is purged only after more than `Limits.idle` seconds without ask, poll or progress;
-- honest position: those waiting in a class have the positions 1 to n, and a free place goes to the first.
+- honest position: those waiting in a class have the positions 1 to n, and none gets a place before the first.
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ class _Line:
         return seq
 
     def position(self, user: str, seq: int) -> int:
+        """Counts those on lower levels, those asked earlier on its own level, and itself."""
         level = self._running[user] + bisect_left(self._waiting[user], seq)
         if level not in self._levels:
             found = ((queue, level - self._running[name]) for name, queue in self._waiting.items())

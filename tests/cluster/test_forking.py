@@ -80,6 +80,15 @@ def test_only_the_descriptors_named_stay_open() -> None:
     """) == ["set()", "True", "False"]
 
 
+def test_closed_standard_streams_are_filled() -> None:
+    assert output("""
+        os.close(0)
+        os.close(2)
+        forking.open_standard_streams()
+        print(os.readlink("/proc/self/fd/0"), os.readlink("/proc/self/fd/2"), os.path.exists("/proc/self/fd/3"))
+    """) == ["/dev/null", "/dev/null", "False"]
+
+
 def test_signals_that_arrive_are_told_once_each() -> None:
     assert output("""
         woken = forking.wake_on(signal.SIGUSR1, signal.SIGTERM)

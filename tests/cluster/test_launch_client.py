@@ -178,6 +178,14 @@ def test_the_answer_to_a_launch_that_was_given_up_is_ignored(
     assert begin(pool, far, client)[1].pid == 77
 
 
+def test_a_process_ends_once(far: Far, client: LaunchClient, pool: ThreadPoolExecutor) -> None:
+    request_id, launched = begin(pool, far, client)
+    far.tell(id=request_id, event="ended", status=1)
+    far.tell(id=request_id, event="ended", status=2)
+    assert begin(pool, far, client)[1].pid == 77
+    assert launched.wait(0) == 1
+
+
 def test_closing_ends_the_thread_and_leaves_no_descriptor() -> None:
     before = set(os.listdir("/proc/self/fd"))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

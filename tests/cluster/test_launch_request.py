@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.launch_request import LaunchRequest, to_bytes, to_text
+from cluster.launch_request import LaunchRequest, parse_order, to_bytes, to_text
 from staging.mover.errors import UsageError
 
 raw = st.binary(max_size=20).map(lambda data: to_text(data.replace(b"\0", b"x")))
@@ -66,10 +66,23 @@ def test_what_cannot_be_launched_is_refused_with_its_reason(change: dict[str, An
         LaunchRequest.from_mapping(GOOD | change)
 
 
-@given(st.dictionaries(st.sampled_from(list(GOOD)), st.recursive(st.none() | st.integers() | st.text(), st.lists)))
+rubbish_values = st.none() | st.integers() | st.text() | st.lists(st.integers()) | st.dictionaries(st.text(), st.none())
+
+
+@given(st.dictionaries(st.sampled_from(list(GOOD)), rubbish_values))
 def test_no_rubbish_raises_anything_but_a_usage_error(rubbish: dict[str, Any]) -> None:
     with contextlib.suppress(UsageError):
         LaunchRequest.from_mapping(GOOD | rubbish)
+
+
+@pytest.mark.parametrize("packet", [b"", b"\xff", b"[" * 100_000, b"9" * 100_000, b"[1]", b"{}", b'{"id": true}'])
+def test_what_is_no_order_is_refused(packet: bytes) -> None:
+    with pytest.raises(UsageError, match="a packet is not"):
+        parse_order(packet)
+
+
+def test_an_order_is_an_object_with_an_id() -> None:
+    assert parse_order(b'{"id": 1, "op": "kill"}') == {"id": 1, "op": "kill"}
 
 
 def test_a_mover_needs_no_arguments() -> None:

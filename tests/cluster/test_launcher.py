@@ -413,9 +413,25 @@ def test_nothing_is_left_either_when_a_minder_is_killed(
 ) -> None:
     _, client, process = tree
     os.kill(parent_of(process.launched.pid), signal.SIGKILL)
-    assert process.finish() == (-9, b"", b"")
+    assert process.launched.wait(10) == -9
+    process.assert_gone(within=0)
     request = command("true")
     assert Process(client, request, issue(request)).finish()[0] == 0
+
+
+def test_the_process_itself_dies_with_its_minder_even_without_a_launcher(serve: Serve, issue: Issuer) -> None:
+    service = serve()
+    service.sock.settimeout(None)
+    client = LaunchClient(service.sock)
+    request = command("sleep", "60")
+    process = Process(client, request, issue(request))
+    minder = parent_of(process.launched.pid)
+    os.kill(minder, signal.SIGSTOP)
+    service.process.kill()
+    service.process.wait()
+    os.kill(minder, signal.SIGKILL)
+    process.assert_gone(within=2)
+    client.close()
 
 
 def test_when_the_client_leaves_the_launcher_kills_all_and_ends(tree: tuple[Service, LaunchClient, Process]) -> None:
@@ -510,16 +526,17 @@ def test_a_client_that_does_not_read_is_not_read_from_but_loses_nothing(serve: S
 
 
 def test_start_forks_the_launcher_into_a_session_of_its_own(keys: Path, issue: Issuer) -> None:
-    request = command("true")
+    request = command("ls", "/proc/self/fd")
     script = f"""
-import os, sys, threading
+import os, sys
 from pathlib import Path
 from cluster import launcher
 from cluster.launch_client import LaunchClient
 from cluster.launch_request import LaunchRequest
+os.close(0)
 pid, sock = launcher.start({NODE!r}, Path(sys.argv[1]))
 client = LaunchClient(sock)
-launched = client.launch(LaunchRequest(("true",), {ENV!r}, "/"), sys.argv[2], (0, 1, 2))
+launched = client.launch(LaunchRequest({request.argv!r}, {ENV!r}, "/"), sys.argv[2], (0, 1, 2))
 print(launched.wait(10), os.getsid(pid) == pid)
 try:
     launcher.start({NODE!r}, Path(sys.argv[1]))
@@ -531,10 +548,22 @@ print(os.waitpid(pid, 0)[1])
     key = str(Authority.public_key_path(keys))
     done = subprocess.run([sys.executable, "-c", script, key, issue(request)], capture_output=True, text=True)
     assert done.stdout.splitlines() == [
+        *("0", "1", "2", "3"),
         "0 True",
         "the launcher must be forked before any thread is started",
         "0",
     ], done.stderr
+
+
+def test_the_launcher_has_one_thread_and_imports_little() -> None:
+    script = (
+        "import os, sys; from cluster import launcher; launcher.preload(); print(len(os.listdir('/proc/self/task')))"
+    )
+    script += "; print(*{name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names)"
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
+    threads, modules = done.stdout.splitlines()
+    assert threads == "1"
+    assert set(modules.split()) & {"dask", "distributed", "tornado", "click", "rich", "ClusterShell"} == set()
 
 
 def test_a_launcher_without_its_key_says_so(tmp_path: Path) -> None:
@@ -546,5 +575,5 @@ pid, sock = launcher.start("n1", Path(sys.argv[1]))
 print(sock.recv(10), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "absent")], capture_output=True, text=True)
-    assert done.stdout == "b'' 1\n"
-    assert "absent" in done.stderr
+    assert done.stdout == "b'' 4\n"
+    assert done.stderr == f"launcher: cannot read {tmp_path}/absent: No such file or directory\n"

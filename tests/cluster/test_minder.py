@@ -158,6 +158,12 @@ def test_a_chain_of_forks_that_outruns_no_listing_is_caught(drive: Drive) -> Non
     driven.assert_gone(within=0)
 
 
+def test_a_minder_holds_no_descriptor_but_its_own(drive: Drive) -> None:
+    driven = drive("sleep", "60")
+    # the standard ones, its end of the control socket, the two ends of the pipe that wakes it
+    assert len(os.listdir(f"/proc/{driven.minder}/fd")) == 6
+
+
 def test_a_signal_goes_to_the_process_group(drive: Drive) -> None:
     driven = drive(sys.executable, "-c", GROUP)
     driven.wait_ready()

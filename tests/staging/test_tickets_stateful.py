@@ -178,9 +178,17 @@ class Histories(RuleBasedStateMachine):
         self.close(ticket, "cancelled", count, self.queue.cancel(ticket, self.now))
 
     @rule(step=st.sampled_from([0.5, 1.0, 30.0, 60.0, 120.0, 121.0, -1.0, -50.0, -1e6]))
-    def time_passes(self, step: float) -> None:
+    def clock_moves(self, step: float) -> None:
         self.now += step
         self.expire()
+
+    @rule(silent=st.sets(users, min_size=1, max_size=2))
+    def users_fall_silent(self, silent: set[str]) -> None:
+        for _ in range(2):
+            for ticket in [t for t, known in self.live.items() if known.request.user not in silent]:
+                self.poll_one(ticket)
+            self.now += 0.75 * IDLE
+            self.expire()
 
     @rule()
     def wait_for_the_deadline(self) -> None:
