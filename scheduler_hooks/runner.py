@@ -41,8 +41,10 @@ class Runner:
             if self._shown.report.exit_code():
                 return self._shown.report.exit_code()
             self._phase("run")
+            self._shown.say(f"job {job.id}: running {job.name} on {job.nodes[0].name}")
             code = await self._script()
             self._phase("stage-out", exit=code)
+            self._shown.say(f"job {job.id}: ended with exit code {code}")
             await asyncio.gather(*(self._out(copy) for copy in outward(job) if due(copy.on, code)))
             return code or self._shown.report.exit_code()
         finally:

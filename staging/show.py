@@ -17,9 +17,15 @@ TICK_SECONDS = 0.25
 
 
 class Show:
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, talkative: bool) -> None:
         self.display = display
         self.report = Report()
+        self._talkative = talkative
+
+    def say(self, text: str) -> None:
+        """A line for people, left out where they asked for none."""
+        if self._talkative:
+            self.display.print_line(text)
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """Take one event of docs/events.md."""
@@ -39,7 +45,7 @@ async def show(mode: Mode, as_json: bool) -> AsyncIterator[Show]:
 
     ticking = asyncio.create_task(tick())
     try:
-        yield Show(display)
+        yield Show(display, talkative=mode != "none" and not as_json)
     finally:
         ticking.cancel()
         await asyncio.gather(ticking, return_exceptions=True)

@@ -50,6 +50,8 @@ def command(job: str, count: int | None, dry_run: bool, cluster_dir: str | None,
         return 0
     if up:
         return _carry_out(layout, script, _members(names, up), progress, as_json)
+    if progress != "none" and not as_json:
+        click.echo(f"no cluster is running: starting {len(names)} nodes on this machine for this job", err=True)
     with _own_cluster(len(names)) as own:
         return _carry_out(own, script, _members(names, _nodes_up(own)), progress, as_json)
 
@@ -101,7 +103,7 @@ def _carry_out(layout: Layout, script: JobScript, nodes: tuple[JobNode, ...], pr
             try:
                 code = await Runner(Place(layout, hello["host"]), _job(script, hello["job"], nodes), shown).run()
             except asyncio.CancelledError:
-                shown.display.print_line("stage: interrupted; the job was stopped and its scratch removed")
+                shown.say("the job was stopped and its scratch directories removed; nothing was staged out")
                 raise
             finally:
                 for line in shown.report.text().splitlines():

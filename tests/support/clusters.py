@@ -1,0 +1,77 @@
+"""Embedded clusters for tests, and who is who in their process trees."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from cluster import door, embedded
+from cluster.commands.up import SERVICES
+from cluster.layout import Layout
+from support import leaks
+from support.polling import until
+
+
+@contextmanager
+def embedded_cluster(count: int, watched: leaks.Watched) -> Iterator[Layout]:
+    """A cluster of `count` nodes in a short directory; at its end nothing of it may be left."""
+    layout = Layout(Path(tempfile.mkdtemp(prefix="c")))
+    embedded.start(layout, count, SERVICES)
+    watched.trees.append(layout.base)
+    try:
+        yield layout
+    finally:
+        watched.trees.remove(layout.base)
+        members = cluster_processes(layout)
+        ports = leaks.listening(members)
+        if embedded.running(layout):
+            assert ports
+            embedded.stop(layout)
+        assert not [p for p in members if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        assert not ports & leaks.open_ports()
+        embedded.remove(layout)
+        assert not layout.base.exists()
+
+
+def cluster_processes(layout: Layout) -> list[psutil.Process]:
+    """Head, services, workers, launchers, minders and movers of one cluster."""
+    base = str(layout.base)
+    own = []
+    for process in leaks.run_processes():
+        try:
+            if base in process.cmdline() and process.cmdline()[1] == "-m":
+                own.append(process)
+        except psutil.Error:  # it has just ended
+            continue
+    return own
+
+
+def head_pid(layout: Layout) -> int:
+    return int(door.ask(layout, {"op": "status"})["pid"])
+
+
+def node_pid(layout: Layout, node: str) -> int:
+    """The pid of a node's service."""
+    pids = {n["name"]: n["pid"] for n in door.ask(layout, {"op": "status"})["nodes"]}
+    return int(pids[node])
+
+
+def movers(layout: Layout, node: str) -> list[psutil.Process]:
+    """The movers that run on a node."""
+    found = []
+    for process in psutil.Process(node_pid(layout, node)).children(recursive=True):
+        try:
+            if process.name() == "stage-mover":
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def mover_of(layout: Layout, node: str) -> psutil.Process:
+    """The one mover of a node, once it is there."""
+    return until(f"a mover on {node}", lambda: movers(layout, node))[0]

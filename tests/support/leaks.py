@@ -1,0 +1,149 @@
+"""What a test may leave behind: nothing. A snapshot of what the test run has alive, and its difference to a later one.
+
+A process belongs to the run when it descends from it or carries its mark in the environment, which also finds what was
+orphaned. Daemons of wider-scoped fixtures are in the first snapshot; only their listening ports are compared, since
+they pool connections.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+MARK = "LONGSHORE_TEST_RUN"
+GRACE_SECONDS = 8.0
+POLL_SECONDS = 0.02
+AREA_PREFIX = ".lsh-"
+LISTENING = "0A"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Processes by (pid, start time), threads, sockets as text, entries of the watched directories."""
+
+    processes: frozenset[tuple[int, float]]
+    threads: frozenset[threading.Thread]
+    sockets: frozenset[str]
+    files: frozenset[str]
+
+
+@dataclass
+class Watched:
+    """`tops`: directories in which no new name may appear. `trees`: below which no partial replica may stay."""
+
+    tops: list[Path]
+    trees: list[Path]
+
+
+def snapshot(watched: Watched, partials: bool = True) -> Snapshot:
+    """The state now; with `partials`, partial replicas below the watched trees are files too."""
+    processes = run_processes()
+    tops = (entry.path for top in watched.tops for entry in _entries(top))
+    areas = (path for tree in watched.trees for path in partial_replicas(tree)) if partials else ()
+    return Snapshot(
+        frozenset((p.pid, p.create_time()) for p in processes),
+        frozenset(threading.enumerate()),
+        frozenset(_sockets(processes)),
+        frozenset([*tops, *areas]),
+    )
+
+
+def settle(before: Snapshot, take: Callable[[], Snapshot]) -> list[str]:
+    """What is there now and was not `before`, once for each thing, after a grace for what is just ending."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while True:
+        left = _difference(before, take())
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(POLL_SECONDS)
+
+
+def _difference(before: Snapshot, after: Snapshot) -> list[str]:
+    return [
+        *(f"process {_describe(pid)}" for pid, _ in sorted(after.processes - before.processes)),
+        *(f"thread {thread.name}" for thread in after.threads - before.threads if thread.is_alive()),
+        *(f"socket {name}" for name in sorted(after.sockets - before.sockets)),
+        *(f"file {path}" for path in sorted(after.files - before.files)),
+    ]
+
+
+def run_processes() -> list[psutil.Process]:
+    """Every process of this test run but itself, zombies included."""
+    mark = f"{MARK}={os.environ[MARK]}".encode()
+    me = os.getpid()
+    found = {process.pid: process for process in psutil.Process().children(recursive=True)}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != me and int(name) not in found:
+            try:
+                if mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                    found[int(name)] = psutil.Process(int(name))
+            except (OSError, psutil.NoSuchProcess):
+                continue  # gone by now, or another user's
+    return [process for process in found.values() if process.is_running()]
+
+
+def partial_replicas(tree: Path) -> Iterator[str]:
+    for base, names, _ in os.walk(tree):
+        for name in [name for name in names if name.startswith(AREA_PREFIX)]:
+            names.remove(name)
+            yield os.path.join(base, name)
+
+
+def listening(processes: Iterable[psutil.Process]) -> set[str]:
+    """The TCP endpoints at which these processes listen, as /proc writes them."""
+    table = _inet_table()
+    inodes = {inode for process in processes for inode in _inodes(process.pid)}
+    return {line for inode, (state, line) in table.items() if inode in inodes and state == LISTENING}
+
+
+def open_ports() -> set[str]:
+    """Every endpoint of this machine at which somebody listens, as /proc writes them."""
+    return {line for state, line in _inet_table().values() if state == LISTENING}
+
+
+def _sockets(processes: list[psutil.Process]) -> set[str]:
+    table = _inet_table()
+    own = {f"{table[inode][1]} ({inode})" for inode in _inodes(os.getpid()) if inode in table}
+    return own | listening(processes)
+
+
+def _inet_table() -> dict[str, tuple[str, str]]:
+    """Inode to (state, "tcp LOCAL REMOTE") of every inet socket of this machine."""
+    table = {}
+    for kind in ("tcp", "tcp6", "udp", "udp6"):
+        try:
+            lines = Path(f"/proc/net/{kind}").read_text().splitlines()[1:]
+        except FileNotFoundError:  # no IPv6 here
+            continue
+        for line in lines:
+            _, local, remote, state, *rest = line.split()
+            table[rest[5]] = state, f"{kind} {local} {remote}"
+    return table
+
+
+def _inodes(pid: int) -> Iterator[str]:
+    try:
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            target = os.readlink(entry.path)
+            if target.startswith("socket:["):
+                yield target[8:-1]
+    except OSError:
+        return  # it has ended, or the descriptor was closed
+
+
+def _entries(top: Path) -> list[os.DirEntry[str]]:
+    return list(os.scandir(top)) if top.is_dir() else []
+
+
+def _describe(pid: int) -> str:
+    try:
+        process = psutil.Process(pid)
+        return f"{pid} {process.name()} ({process.status()}): {' '.join(process.cmdline())}"
+    except psutil.NoSuchProcess:
+        return str(pid)
