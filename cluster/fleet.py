@@ -12,7 +12,7 @@ from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from cluster.nodes import fold
-from staging.mover.errors import Unreachable, UsageError
+from staging.mover.errors import StageError, Unreachable, UsageError
 
 EVENT_OP = "stage-event"
 CONTROL_OP = "stage_control"
@@ -115,7 +115,7 @@ class Fleet(SchedulerPlugin):
         try:
             await asyncio.wait({result, loss}, return_when=asyncio.FIRST_COMPLETED)
             if result.done():
-                return result.result()
+                return self._value(result, node)
             raise Unreachable(f"{node.name} ({node.address}) was lost")
         finally:
             self._losses.get(node.worker, set()).discard(loss)
@@ -124,6 +124,15 @@ class Fleet(SchedulerPlugin):
                 result.cancel()
                 await asyncio.gather(result, return_exceptions=True)
             future.release()
+
+    @staticmethod
+    def _value(result: asyncio.Future[Any], node: Node) -> Any:
+        try:
+            return result.result()
+        except StageError:
+            raise
+        except Exception as error:  # a bug of ours on the node, or Dask gave the task up
+            raise StageError(f"{node.name} ({node.address}): {type(error).__name__}: {error}") from error
 
     # orders and events ----------------------------------------------------------------------------------
 

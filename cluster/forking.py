@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+ALL_SIGNALS = signal.valid_signals()  # once: the call builds the set anew each time
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -102,6 +103,6 @@ def arrived(reader: int) -> bytes:
 def default_signals() -> None:
     """Undo `wake_on`, give every signal its default disposition, then let in those that were blocked."""
     signal.set_wakeup_fd(-1)
-    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    for signum in ALL_SIGNALS - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -15,12 +15,15 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from staging.mover.errors import Interrupted, RefusedError, StageError, UsageError, describe
 
+T = TypeVar("T")
+
 LINE_LIMIT = 64 << 20
 FIRST_LINE_SECONDS = 10
+MAX_LINES = 64  # of one command, not yet looked at by its handler
 
 
 @dataclass(frozen=True)
@@ -33,31 +36,27 @@ class Caller:
 class Call:
     """One request: its caller, its further lines, and the way to answer."""
 
-    def __init__(
-        self, request: dict[str, Any], caller: Caller, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, request: dict[str, Any], caller: Caller, writer: asyncio.StreamWriter) -> None:
         self.request = request
         self.caller = caller
-        self._reader = reader
         self._writer = writer
+        self._lines: asyncio.Queue[bytes] = asyncio.Queue(MAX_LINES)
 
     def tell(self, event: dict[str, Any]) -> None:
         """Send an event without waiting for the command to read it."""
         self._writer.write(json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n")
 
-    async def send(self, event: dict[str, Any]) -> None:
-        self.tell(event)
-        await self._writer.drain()
-
     async def receive(self) -> dict[str, Any]:
-        """The command's next line; Interrupted when it went away."""
-        line = await self._reader.readline()
-        if not line.endswith(b"\n"):
-            raise Interrupted("the command went away")
-        message = json.loads(line)
+        """The command's next line; UsageError for one that is no JSON object."""
+        message = _parse(await self._lines.get())
         if not isinstance(message, dict):
             raise UsageError("a line of the door protocol is a JSON object")
         return message
+
+    async def hear(self, reader: asyncio.StreamReader) -> None:
+        """Take the command's lines in until it goes away."""
+        while (line := await reader.readline()).endswith(b"\n"):
+            await self._lines.put(line)
 
 
 Handler = Callable[[Call], Awaitable[dict[str, Any] | None]]
@@ -117,14 +116,15 @@ class Gateway:
         try:
             async with asyncio.timeout(FIRST_LINE_SECONDS):
                 if caller is None:
-                    caller = Caller(**json.loads(await reader.readline()))
+                    caller = Caller(**_parse(await reader.readline()))
                 if caller.uid != os.geteuid():
                     raise RefusedError(f"this cluster belongs to uid {os.geteuid()}, not to you", "start your own")
-                request = json.loads(await reader.readline())
+                request = _parse(await reader.readline())
                 handler = self._handlers.get(request["op"])
             if handler is None:
                 raise UsageError(f"the head does not know the request {request['op']!r}", "is it another version?")
-            closing = {"type": "end", **(await handler(Call(request, caller, reader, writer)) or {})}
+            call = Call(request, caller, writer)
+            closing = {"type": "end", **(await _until_gone(handler(call), call.hear(reader)) or {})}
         except StageError as error:
             closing = {"type": "error", "error": error.to_wire()}
         except (ValueError, KeyError, TypeError, TimeoutError) as error:
@@ -142,17 +142,23 @@ def peer_of(writer: asyncio.StreamWriter) -> Caller:
     return Caller(uid, gid)
 
 
-async def until_gone(call: Call, work: Awaitable[Any]) -> Any:
-    """Await `work`, but cancel it as soon as the command goes away or says `stop`."""
+def _parse(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        raise UsageError("a line of the door protocol is JSON") from None
+
+
+async def _until_gone(work: Awaitable[T], hearing: Awaitable[None]) -> T:
+    """What `work` returns; it is cancelled when the command goes away, which ends `hearing`."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(call.receive())
+    gone = asyncio.ensure_future(hearing)
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise Interrupted("the command stopped it")
+        raise Interrupted("the command went away")
     finally:
-        for one in (task, gone):
-            if not one.done():
-                one.cancel()
+        task.cancel()
+        gone.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)

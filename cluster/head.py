@@ -2,8 +2,8 @@
 
     python -m cluster.head --dir DIR [--embedded] [--owner FD] [--service MODULE ...]
 
-`--owner`: a pipe whose other end the starter holds; the head ends when it closes. `--service`: a module with
-`install(head)`, by which the rooms above add what they serve.
+`--owner`: a pipe whose other end the starter holds; when that closes the head ends and removes the cluster's
+directory. `--service`: a module with `install(head)`, by which the rooms above add what they serve.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import pki, settings
+from cluster import embedded, pki, settings
 from cluster.credentials import Authority, Claims, request_digest
 from cluster.fleet import Fleet, Secret
 from cluster.gateway import Call, Caller, Gateway
@@ -32,6 +32,7 @@ from staging.mover.__main__ import name_process
 from staging.mover.errors import StageError
 
 CREDENTIAL_SECONDS = 120
+NODE_SECONDS = 10
 
 
 class Head:
@@ -98,8 +99,8 @@ def user_name(caller: Caller) -> str:
         return str(caller.uid)
 
 
-async def run(layout: Layout, host: str, embedded: bool, owner: int | None, services: list[str]) -> None:
-    """Serve until a `down` request, SIGTERM, or the end of the owner."""
+async def run(layout: Layout, host: str, embedded: bool, owner: int | None, services: list[str]) -> list[int]:
+    """Serve until a `down` request, SIGTERM, or the end of the owner; the pids of the node services that were up."""
     from distributed import Client
 
     from cluster.servers import StagingScheduler
@@ -126,6 +127,7 @@ async def run(layout: Layout, host: str, embedded: bool, owner: int | None, serv
         layout.write_head(HeadInfo(os.getpid(), scheduler.address, host, doors, embedded))
         try:
             await head.ending.wait()
+            return [node.pid for node in head.fleet.up()]
         finally:
             layout.head_file.unlink(missing_ok=True)
             await gateway.close()
@@ -143,7 +145,11 @@ def main(argv: list[str] | None = None) -> int:
     layout = Layout(args.dir)
     name_process("stage-head")
     try:
-        asyncio.run(run(layout, args.host, args.embedded, args.owner, args.service))
+        services = asyncio.run(run(layout, args.host, args.embedded, args.owner, args.service))
+        if args.owner is not None:
+            for pid in services:
+                embedded.wait_gone(pid, NODE_SECONDS)
+            embedded.remove(layout)
     except StageError as error:
         print(f"stage head: {error}", file=sys.stderr)  # noqa: T201 - this is its log
         return error.exit_code

@@ -68,10 +68,10 @@ def write(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def read(path: Path, *, private: bool = True) -> bytes:
-    """The content. Raises SourceError where it is missing.
+    """The content. Raises SourceError where it is missing or a symlink.
 
-    Raises RefusedError for a symlink, for an owner who is neither the caller nor root, and for a file that others
-    may write or, where it is `private`, read.
+    Raises RefusedError for an owner who is neither the caller nor root, and for a file that others may write or,
+    where it is `private`, read.
     """
     try:
         # without NONBLOCK the open of a fifo would wait for a writer

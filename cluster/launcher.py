@@ -151,7 +151,7 @@ class _Launcher:
                     self._launch(request_id, message, fds)
                 case "signal":
                     signum = message.get("signal")
-                    if type(signum) is not int or signum not in signal.valid_signals():
+                    if type(signum) is not int or signum not in forking.ALL_SIGNALS:
                         raise UsageError("there is no such signal")
                     self._minders.signal(request_id, signum)
                 case "kill":

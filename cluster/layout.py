@@ -62,9 +62,9 @@ class Layout:
         """Create the directory, ours alone; RefusedError where it is somebody else's or open to others."""
         if len(str(self.base)) > MAX_SOCKET_PATH - 30:
             raise UsageError(f"the cluster directory's name is too long: {self.base}", "choose a shorter one")
-        self.base.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in (self.base.parent, self.base):
-            if path == self.base or path.name.startswith("longshore-"):
+            if path in (self.base, personal()):
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
                 _private(path)
         self.logs.mkdir(exist_ok=True, mode=0o700)
 

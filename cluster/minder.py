@@ -24,6 +24,7 @@ import socket
 from collections.abc import Callable, Collection
 
 from cluster.forking import (
+    ALL_SIGNALS,
     arrived,
     become_subreaper,
     children,
@@ -45,7 +46,7 @@ def start(run: Callable[[int], int], stdio: Collection[int]) -> tuple[int, socke
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     launcher = os.getpid()
     # no signal reaches the minder before it has handlers of its own: the launcher's would swallow it
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
     try:
         pid = fork(lambda: _mind(run, stdio, theirs, launcher))
     except OSError:
@@ -80,7 +81,7 @@ def _mind(run: Callable[[int], int], stdio: Collection[int], control: socket.soc
 
 
 def _report(control: socket.socket, text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the launcher is gone: _watch will see that, or has seen it
+    with contextlib.suppress(ConnectionError):  # the launcher is gone: _watch will see that, or has seen it
         control.send(text.encode("ascii"))
 
 

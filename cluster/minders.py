@@ -50,7 +50,7 @@ class Minders:
         """Signal the process group of a request; no error if it has ended."""
         if entry := self._entries.get(request_id):
             # a minder that is gone, or does not read any more, is killing its tree already
-            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            with contextlib.suppress(BlockingIOError, ConnectionError):
                 entry.control.send(b"%d" % signum)
 
     def kill(self, request_id: int) -> None:
@@ -86,15 +86,14 @@ class Minders:
             self._killed.append(entry)
 
     def _hear(self, entry: _Entry) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionResetError):
-            while packet := entry.control.recv(64):
-                word, number = packet.decode("ascii").split()
-                if word == "started":
-                    entry.started = True
-                    self._report({"id": entry.request_id, "event": "started", "pid": int(number)})
-                else:
-                    entry.ended = True
-                    self._report({"id": entry.request_id, "event": "ended", "status": int(number)})
+        while packet := _receive(entry.control):
+            word, number = packet.decode("ascii").split()
+            if word == "started":
+                entry.started = True
+                self._report({"id": entry.request_id, "event": "started", "pid": int(number)})
+            else:
+                entry.ended = True
+                self._report({"id": entry.request_id, "event": "ended", "status": int(number)})
 
     def _report_killed(self, entry: _Entry) -> None:
         if entry.started:
@@ -102,3 +101,14 @@ class Minders:
         else:
             error = TemporaryError("the node could not start another process")
             self._report({"id": entry.request_id, "event": "refused", "error": error.to_wire()})
+
+
+def _receive(control: socket.socket) -> bytes:
+    """The next packet, or nothing where there is none."""
+    while True:
+        try:
+            return control.recv(64)
+        except BlockingIOError:
+            return b""
+        except ConnectionResetError:  # told once if the minder ended with a signal unread; its report comes after
+            continue

@@ -13,6 +13,7 @@ from ClusterShell.NodeUtils import GroupResolverError, GroupSourceError
 
 from staging.mover.errors import UsageError
 
+MAX_NODES = 100_000
 EXAMPLE = "write it like node[01-08],gpu3"
 
 _BRACKET = re.compile(r"\[([^\[\]]*)\]")
@@ -33,7 +34,10 @@ def parse(spec: str) -> tuple[str, ...]:
     if not spec:
         raise UsageError("no node is named", EXAMPLE)
     try:
-        names = tuple(NodeSet(normalise(spec)))
+        found = NodeSet(normalise(spec))
+        if len(found) > MAX_NODES:
+            raise UsageError(f"{spec!r} has {len(found)} nodes, more than {MAX_NODES}", "name fewer")
+        names = tuple(found)
     except _ERRORS as error:
         raise _syntax_error(spec, error) from error
     if not names:

@@ -54,10 +54,12 @@ class Broadcast:
         self._failed: list[str] = []
         self._root = ""
         self._source_error: StageError | None = None
+        self._task: asyncio.Task[Any] | None = None
 
     async def run(self) -> None:
         """Carry the broadcast out, telling the command by events; returns when every node has ended."""
         started = time.monotonic()
+        self._task = asyncio.current_task()
         nodes = self._fleet.known(self._names)
         self._tell(
             {
@@ -156,7 +158,10 @@ class Broadcast:
             self._running[name] = asyncio.create_task(self._run_one(self._opened[name], order))
         watch = asyncio.create_task(self._watch())
         try:
-            await asyncio.gather(*self._running.values())
+            ended = await asyncio.gather(*self._running.values(), return_exceptions=True)
+            for error in ended:
+                if isinstance(error, Exception):  # not the cancelling of a node that was given up
+                    raise error
         finally:
             for task in (watch, *self._running.values()):
                 task.cancel()
@@ -207,6 +212,7 @@ class Broadcast:
                 if not task.done() and now - self._heard[name] > SILENCE_SECONDS:
                     self._fail(name, Unreachable(f"{name} has been silent for {SILENCE_SECONDS} s"), True)
                     task.cancel()
+                    await self._fleet.control(self._opened[name], self._member.transfer, {"op": "kill"})
                     self._settle()
 
     # the command's further lines ----------------------------------------------------------------------------
@@ -217,7 +223,8 @@ class Broadcast:
             try:
                 line = await self._call.receive()
             except (StageError, ValueError):
-                self._stop_all()
+                if self._task is not None:
+                    self._task.cancel()  # the command is gone without a word
                 return
             if line.get("op") == "root":
                 self._root = str(line["digest"])
@@ -230,10 +237,6 @@ class Broadcast:
                 await self._control({"op": "abort", "keep": True})
             else:
                 raise UsageError(f"a broadcast does not know {line.get('op')!r}")
-
-    def _stop_all(self) -> None:
-        for task in self._running.values():
-            task.cancel()
 
     async def _control(self, order: dict[str, Any]) -> None:
         orders = [self._fleet.control(node, self._member.transfer, order) for node in self._opened.values()]

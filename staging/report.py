@@ -37,7 +37,11 @@ class _Transfer:
             seconds = human_seconds(self.end["seconds"])
             rate = human_rate(sum(done["fetched"] for done in self.done.values()), self.end["seconds"])
             digest = self.end["digest"]
-        what, way, files = printable(self.start["what"]), self.start["direction"], str((self.end or self.start).get("files", self.start["files"]))
+        what, way, files = (
+            printable(self.start["what"]),
+            self.start["direction"],
+            str((self.end or self.start).get("files", self.start["files"])),
+        )
         return (what, way, nodes, files, size, seconds, rate, digest[:_DIGEST_SHOWN] or "-")
 
     def unheard(self) -> list[str]:

@@ -14,12 +14,12 @@ from distributed import secede
 from cluster.agent import Agent, current
 from cluster.fleet import Secret
 from cluster.launch_request import LaunchRequest
-from staging.mover.errors import StageError
+from staging.mover.errors import Interrupted, StageError
 from staging.orders import Membership, complete
 from staging.pipe import MoverPipe
 
 OPEN_SECONDS = 60  # a source may have a hundred thousand files to look at
-SHUTDOWN_SECONDS = 10
+SHUTDOWN_SECONDS = 5
 
 _movers: dict[str, MoverPipe] = {}
 _lock = threading.Lock()
@@ -45,7 +45,9 @@ def run_mover(transfer: str, order: dict[str, Any], until: str) -> dict[str, Any
     """Give the mover its order (none for a source) and wait until it says `until` or ends."""
     secede()
     with _lock:
-        pipe = _movers[transfer]
+        pipe = _movers.get(transfer)
+    if pipe is None:
+        return {"event": "error", "error": Interrupted("the transfer was stopped").to_wire(), "partial": False}
     if order:
         pipe.send(order)
     return _expect(pipe, until, None)
@@ -66,9 +68,12 @@ def _expect(pipe: MoverPipe, until: str, timeout: float | None) -> dict[str, Any
 
 
 def _control(agent: Agent, transfer: str, pipe: MoverPipe, order: dict[str, Any]) -> None:
-    """Pass an order on; the last one also ends the mover and forgets it."""
-    pipe.send(order)
-    if order["op"] in ("finish", "abort"):
+    """Pass an order on; the last one also ends the mover and forgets it. `kill` is for a mover that is stuck."""
+    if order["op"] == "kill":
+        pipe.kill()
+    else:
+        pipe.send(order)
+    if order["op"] in ("finish", "abort", "kill"):
         agent.remove(transfer)
         with _lock:
             _movers.pop(transfer, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 
 from . import wire
 from .digests import Hash, same
@@ -17,17 +18,26 @@ def set_timeouts(sock: socket.socket, receive: float, send: float) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def receive(sock: socket.socket, size: int) -> bytes:
-    """Exactly `size` bytes; ConnectionError at the end of the stream, OSError on a timeout."""
+def receive(sock: socket.socket, size: int, until: float | None = None) -> bytes:
+    """Exactly `size` bytes, as `receive_into`."""
     buffer = bytearray(size)
-    receive_into(sock, memoryview(buffer))
+    receive_into(sock, memoryview(buffer), until)
     return bytes(buffer)
 
 
-def receive_into(sock: socket.socket, view: memoryview) -> None:
+def receive_into(sock: socket.socket, view: memoryview, until: float | None = None) -> None:
+    """Fill `view`; ConnectionError at the end of the stream, TimeoutError after a silence or at the time `until`."""
     got = 0
     while got < len(view):
-        count = sock.recv_into(view[got:], 0, socket.MSG_WAITALL)
+        if until is not None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("no proof of the key in time")
+            set_timeouts(sock, max(left, 0.001), max(left, 0.001))
+        try:
+            count = sock.recv_into(view[got:], 0, socket.MSG_WAITALL)
+        except BlockingIOError:  # how the kernel's own timeout shows
+            raise TimeoutError("no answer in time") from None
         if not count:
             raise ConnectionError("the peer closed the connection")
         got += count
@@ -40,10 +50,10 @@ def dial(
     sock = socket.create_connection((host, port), connect)
     try:
         sock.settimeout(None)
-        set_timeouts(sock, silence, silence)
         hello = wire.hello(transfer, os.urandom(wire.NONCE_SIZE))
         sock.sendall(hello)
-        challenge = receive(sock, wire.CHALLENGE_SIZE)
+        challenge = receive(sock, wire.CHALLENGE_SIZE, time.monotonic() + silence)
+        set_timeouts(sock, silence, silence)
         sock.sendall(wire.answer(chosen, key, hello, challenge))
     except BaseException:
         sock.close()
@@ -51,11 +61,12 @@ def dial(
     return sock
 
 
-def admit(sock: socket.socket, key: bytes, transfer: bytes, chosen: Hash) -> None:
-    """The listener's side of `dial`; ProtocolError for a stranger."""
-    hello = receive(sock, wire.HELLO.size)
+def admit(sock: socket.socket, key: bytes, transfer: bytes, chosen: Hash, seconds: float) -> None:
+    """The listener's side of `dial`; ProtocolError for a stranger, TimeoutError for one that takes longer."""
+    until = time.monotonic() + seconds
+    hello = receive(sock, wire.HELLO.size, until)
     wire.read_hello(hello, transfer)
     nonce = os.urandom(wire.NONCE_SIZE)
     sock.sendall(wire.challenge(chosen, key, hello, nonce))
-    if not same(receive(sock, wire.ANSWER_SIZE), wire.proof(chosen, key, b"dialer", hello, nonce)):
+    if not same(receive(sock, wire.ANSWER_SIZE, until), wire.proof(chosen, key, b"dialer", hello, nonce)):
         raise wire.ProtocolError("the peer does not hold the key")

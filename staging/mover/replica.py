@@ -8,10 +8,11 @@ from __future__ import annotations
 import abc
 import threading
 from contextlib import AbstractContextManager
+from typing import Callable
 
 from .blockmap import BlockMap
 from .digests import Bytes, Hash
-from .errors import StageError
+from .errors import StageError, describe, from_os_error
 from .manifest import Layout, Manifest
 
 
@@ -25,6 +26,7 @@ class Replica(abc.ABC):
         self.encoded: bytes | None = None  # the manifest, as every peer gets it
         self.digests: list[bytes | None] = []
         self.fetched = 0  # bytes that came from peers
+        self._writing: set[int] = set()
 
     def describe(self, manifest: Manifest, encoded: bytes, stripes: int, present: bool) -> None:
         """The manifest is known: from here on peers may ask for blocks."""
@@ -43,17 +45,23 @@ class Replica(abc.ABC):
             self.encoded = encoded
             self.changed.notify_all()
 
-    @property
-    def blocks(self) -> int | None:
-        """How many blocks there are; None until the manifest is known."""
-        return self.layout.blocks if self.encoded is not None else None
-
     def fail(self, error: StageError) -> None:
         """The first error ends the replica; the rest follow from it."""
         with self.changed:
             if self.failed is None and not self.closing:
                 self.failed = error
             self.changed.notify_all()
+
+    def guard(self, work: Callable[[], None]) -> None:
+        """Run `work`, the whole of a thread: an error that ends it is the replica's, so nobody waits for it in vain."""
+        try:
+            work()
+        except StageError as error:
+            self.fail(error)
+        except OSError as error:
+            self.fail(from_os_error(error, "go on"))
+        except Exception as error:
+            self.fail(StageError(describe(error)[0]))
 
     def close(self) -> None:
         with self.changed:
@@ -65,18 +73,25 @@ class Replica(abc.ABC):
         return self.closing or self.failed is not None
 
     def put(self, block: int, data: Bytes, digest: bytes) -> bool:
-        """A block arrived and its MAC was right: keep it. False when it was here already."""
+        """A block arrived and its MAC was right: keep it. False when it was here already.
+
+        Only one thread writes a block, so the digest that is noted is that of the bytes that were written.
+        """
         with self.changed:
-            if block in self.map:
+            if block in self.map or block in self._writing:
                 return False
-        self.write(block, data)
+            self._writing.add(block)
+        try:
+            self.write(block, data)
+        finally:
+            with self.changed:
+                self._writing.discard(block)
         with self.changed:
-            if not self.map.add(block):
-                return False
+            self.map.add(block)
             self.digests[block] = digest
             self.bytes_here += len(data)
             self.changed.notify_all()
-            return True
+        return True
 
     def digest_of(self, block: int) -> tuple[bytes, Bytes | None]:
         """The block's digest and, where it had to be read for that, its bytes."""

@@ -23,6 +23,7 @@ HANDSHAKE_SECONDS = 5
 MAX_STRANGERS = 64  # peers that have not proved the key yet
 WAIT_EVERY = 1.0
 SEND_SECONDS = 30
+CLOSE_SECONDS = 2  # for threads to end; one that hangs on a dead file server is left to the process's own end
 
 
 class Publisher:
@@ -36,33 +37,41 @@ class Publisher:
         self.endpoint = self._listener.getsockname()[:2]
         self._lock = threading.Lock()
         self._strangers = 0
-        self._open: set[socket.socket] = set()
+        self._peers: dict[socket.socket, threading.Thread] = {}
+        self._closed = False
         self.sent = 0
-        threading.Thread(target=self._accept, name="publish", daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, name="publish", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
-        """Stop listening and end every peer's connection."""
-        for sock in [self._listener, *self._open]:
+        """Stop listening, end every peer's connection, and wait for the threads."""
+        with self._lock:
+            self._closed = True
+            peers = dict(self._peers)
+        for sock in [self._listener, *peers]:
             try:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue  # the peer was faster
+        until = time.monotonic() + CLOSE_SECONDS
+        for thread in [self._thread, *peers.values()]:
+            thread.join(max(0.0, until - time.monotonic()))
         self._listener.close()
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 sock, _ = self._listener.accept()
             except OSError:
-                return
+                time.sleep(0.1)  # closed, or out of descriptors, or a dialer that was gone already
+                continue
             with self._lock:
-                welcome = self._strangers < MAX_STRANGERS and not self._replica.over
+                welcome = self._strangers < MAX_STRANGERS and not self._closed
                 if welcome:
                     self._strangers += 1
-                    self._open.add(sock)
-            if welcome:
-                threading.Thread(target=self._peer, args=(sock,), name="peer", daemon=True).start()
-            else:
+                    self._peers[sock] = threading.Thread(target=self._peer, args=(sock,), name="peer", daemon=True)
+                    self._peers[sock].start()
+            if not welcome:
                 sock.close()
 
     def _peer(self, sock: socket.socket) -> None:
@@ -73,18 +82,20 @@ class Publisher:
                 with self._lock:
                     self._strangers -= 1
             conversation = _Conversation(sock, self._replica, self._key, self._hash)
-            conversation.run()
-            self.sent += conversation.sent
+            try:
+                conversation.run()
+            finally:
+                with self._lock:
+                    self.sent += conversation.sent
         except (OSError, wire.ProtocolError):
             pass  # a peer that went away or talked rubbish is told nothing and costs nobody else anything
         finally:
             with self._lock:
-                self._open.discard(sock)
+                del self._peers[sock]
             sock.close()
 
     def _admit(self, sock: socket.socket) -> None:
-        set_timeouts(sock, HANDSHAKE_SECONDS, HANDSHAKE_SECONDS)
-        admit(sock, self._key, self._transfer, self._hash)
+        admit(sock, self._key, self._transfer, self._hash, HANDSHAKE_SECONDS)
         set_timeouts(sock, 0, SEND_SECONDS)
 
 
@@ -114,7 +125,7 @@ class _Conversation:
         replica = self._replica
         try:
             while True:
-                request = wire.read_request(receive(self._sock, wire.REQUEST.size), replica.blocks)
+                request = wire.read_request(receive(self._sock, wire.REQUEST.size))
                 with replica.changed:
                     if len(self._pending) > 4096:
                         raise wire.ProtocolError("too many requests at once")
@@ -148,7 +159,7 @@ class _Conversation:
                     continue
                 last = time.monotonic()
             elif owing and time.monotonic() - last >= WAIT_EVERY:
-                self._sock.sendall(self._header(wire.BLOCK, wire.WAIT, 0, b""))
+                self._wait()
                 last = time.monotonic()
 
     def _ready(self) -> wire.Request | None:
@@ -156,7 +167,9 @@ class _Conversation:
         if replica.encoded is None:
             return None
         for at, request in enumerate(self._pending):
-            if request.op != wire.BLOCK or request.first in replica.map:
+            wire.check_range(request, replica.layout.blocks)
+            here = request.first in replica.map if request.op == wire.BLOCK else replica.map.complete
+            if here or request.op == wire.MANIFEST:
                 return self._pending.pop(at)
         return None
 
@@ -165,10 +178,21 @@ class _Conversation:
         if request.op == wire.MANIFEST:
             self._send(wire.MANIFEST, 0, replica.encoded or b"")
         elif request.op == wire.DIGESTS:
-            wanted = range(request.first, request.first + request.many)
-            self._send(wire.DIGESTS, request.first, b"".join(replica.digest_of(b)[0] for b in wanted))
+            self._send_digests(request)
         else:
             self._send_block(request.first)
+
+    def _send_digests(self, request: wire.Request) -> None:
+        found = []
+        last = time.monotonic()
+        for block in range(request.first, request.first + request.many):
+            if self._gone or self._replica.over:
+                return
+            found.append(self._replica.digest_of(block)[0])
+            if time.monotonic() - last >= WAIT_EVERY:  # hashing a source takes minutes
+                self._wait()
+                last = time.monotonic()
+        self._send(wire.DIGESTS, request.first, b"".join(found))
 
     def _send_block(self, block: int) -> None:
         replica = self._replica
@@ -208,9 +232,12 @@ class _Conversation:
             if left:
                 left[0] = left[0][count:]
 
-    def _header(self, op: int, status: int, index: int, payload: bytes) -> bytes:
-        return wire.reply(self._hash, self._key, op, status, index, len(payload), self._hash.digest(payload))
+    def _wait(self) -> None:
+        self._push([self._header(wire.WAIT, b"")])
 
     def _refuse(self, error: StageError) -> None:
         payload = json.dumps(error.to_wire()).encode()[: wire.MAX_REFUSAL]
-        self._push([self._header(wire.BLOCK, wire.REFUSED, 0, payload), payload])
+        self._push([self._header(wire.REFUSED, payload), payload])
+
+    def _header(self, status: int, payload: bytes) -> bytes:
+        return wire.reply(self._hash, self._key, wire.BLOCK, status, 0, len(payload), self._hash.digest(payload))

@@ -6,7 +6,7 @@ Nothing here touches a socket. Whatever bytes come in, the only error that goes 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .digests import Bytes, Hash, same
 
@@ -58,7 +58,7 @@ def hello(transfer: bytes, nonce: bytes) -> bytes:
 
 def read_hello(data: bytes, transfer: bytes) -> None:
     """Check a HELLO against the transfer that is served here."""
-    magic, role, named, _ = HELLO.unpack(data)
+    magic, role, named, _ = _unpack(HELLO, data)
     if magic != MAGIC or role != ROLE_FETCH or not same(named, transfer):
         raise ProtocolError("not a fetcher of this transfer")
 
@@ -85,18 +85,22 @@ def request(op: int, index: int = 0, count: int = 0) -> bytes:
     return REQUEST.pack(op, count, index)
 
 
-def read_request(data: Bytes, blocks: int | None) -> Request:
-    """Decode 16 bytes; `blocks` (None while the manifest is unknown) bounds the index."""
-    op, count, index = REQUEST.unpack(data)
+def read_request(data: Bytes) -> Request:
+    """Decode 16 bytes; whether there are such blocks is for `check_range`, once the manifest is known."""
+    op, count, index = _unpack(REQUEST, data)
     if op == MANIFEST:
         return Request(op, 0, 0)
-    if blocks is None:
-        raise ProtocolError("asked for a block before the manifest")
-    if op == BLOCK and index < blocks:
+    if op == BLOCK:
         return Request(op, index, 0)
-    if op == DIGESTS and 0 < count <= MAX_DIGESTS and index + count <= blocks:
+    if op == DIGESTS and 0 < count <= MAX_DIGESTS:
         return Request(op, index, count)
     raise ProtocolError("request outside the protocol")
+
+
+def check_range(asked: Request, blocks: int) -> None:
+    """ProtocolError where a request is for blocks that a replica of `blocks` blocks does not have."""
+    if asked.op != MANIFEST and asked.first + max(1, asked.many) > blocks:
+        raise ProtocolError("request outside the replica")
 
 
 def reply(chosen: Hash, key: bytes, op: int, status: int, index: int, length: int, digest: bytes) -> bytes:
@@ -107,8 +111,8 @@ def reply(chosen: Hash, key: bytes, op: int, status: int, index: int, length: in
 
 def read_reply(data: Bytes, block_size: int) -> Reply:
     """Decode a reply header and bound its length, before any memory is set aside for the payload."""
-    head = bytes(data[: REPLY_HEAD.size])
-    op, status, length, index = REPLY_HEAD.unpack(head)
+    head, tag = bytes(data[: REPLY_HEAD.size]), bytes(data[REPLY_HEAD.size :])
+    op, status, length, index = _unpack(REPLY_HEAD, head)
     limits = {
         (BLOCK, OK): block_size,
         (MANIFEST, OK): MAX_MANIFEST,
@@ -119,11 +123,18 @@ def read_reply(data: Bytes, block_size: int) -> Reply:
         limit = MAX_REFUSAL
     else:
         limit = limits.get((op, status), -1)
-    if length > limit:
+    if length > limit or len(tag) != TAG_SIZE:
         raise ProtocolError("reply outside the protocol")
-    return Reply(op, status, length, index, bytes(data[REPLY_HEAD.size :]), head)
+    return Reply(op, status, length, index, tag, head)
 
 
 def authentic(chosen: Hash, key: bytes, got: Reply, digest: bytes) -> bool:
     """Whether the reply's MAC fits its header and the digest of the payload that came with it."""
     return same(got.tag, chosen.mac(key, got.head + digest, TAG_SIZE))
+
+
+def _unpack(form: struct.Struct, data: Bytes) -> tuple[Any, ...]:
+    try:
+        return form.unpack(data)
+    except struct.error:
+        raise ProtocolError("a message of the wrong size") from None

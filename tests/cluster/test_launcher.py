@@ -525,6 +525,33 @@ def test_a_client_that_does_not_read_is_not_read_from_but_loses_nothing(serve: S
     assert [json.loads(service.sock.recv(MAX_PACKET))["id"] for _ in range(sent)] == list(range(sent))
 
 
+def wait_for_state(pid: int, state: str) -> None:
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_a_signal_that_crosses_the_death_of_a_minder_does_no_harm(serve: Serve, issue: Issuer) -> None:
+    service = serve()
+    request = command("sleep", "60")
+    message = {"id": 1, "op": "launch", "credential": issue(request), **request.to_mapping()}
+    started = ask(service, json.dumps(message).encode(), 3)
+    minder = parent_of(started["pid"])
+    order = json.dumps({"id": 1, "op": "signal", "signal": int(signal.SIGWINCH)}).encode()
+    os.kill(minder, signal.SIGSTOP)
+    service.sock.send(order)
+    assert ask(service, b"rubbish")["event"] == "refused"  # so the signal is on its way, and will stay unread
+    service.process.send_signal(signal.SIGSTOP)
+    wait_for_state(service.process.pid, "T")
+    service.sock.send(order)
+    os.kill(minder, signal.SIGKILL)
+    wait_for_state(minder, "Z")
+    service.process.send_signal(signal.SIGCONT)
+    assert json.loads(service.sock.recv(MAX_PACKET)) == {"id": 1, "event": "ended", "status": -9}
+    assert ask(service, b"rubbish")["event"] == "refused"
+
+
 def test_start_forks_the_launcher_into_a_session_of_its_own(keys: Path, issue: Issuer) -> None:
     request = command("ls", "/proc/self/fd")
     script = f"""

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cluster import keyfiles
 from cluster.pki import TlsFiles, client_context, ensure, server_context
 from staging.mover.errors import RefusedError
 
@@ -124,6 +125,22 @@ def test_a_set_with_a_lost_file_is_made_anew(tmp_path: Path) -> None:
     files = ensure(tmp_path, now=NOW)
     files.cert.unlink()
     assert talk(server_context(ensure(tmp_path, now=NOW)), client_context(files)) == (b"client", b"server")
+
+
+def test_remains_of_a_set_are_never_mixed_with_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(path: Path, data: bytes) -> None:
+        if path.name == "key.pem":
+            raise KeyboardInterrupt
+        write(path, data)
+
+    write = keyfiles.write
+    ensure(tmp_path, now=NOW).ca.unlink()
+    monkeypatch.setattr(keyfiles, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        ensure(tmp_path, now=NOW)
+    monkeypatch.undo()
+    files = ensure(tmp_path, now=NOW)
+    assert talk(server_context(files), client_context(files)) == (b"client", b"server")
 
 
 def test_expired_files_are_refused(tmp_path: Path) -> None:

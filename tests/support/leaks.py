@@ -25,11 +25,11 @@ LISTENING = "0A"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Processes by (pid, start time), threads, sockets as text, entries of the watched directories."""
+    """Processes by (pid, start time), threads, sockets by (pid, inode), entries of the watched directories."""
 
     processes: frozenset[tuple[int, float]]
     threads: frozenset[threading.Thread]
-    sockets: frozenset[str]
+    sockets: frozenset[tuple[int, str]]
     files: frozenset[str]
 
 
@@ -49,7 +49,7 @@ def snapshot(watched: Watched, partials: bool = True) -> Snapshot:
     return Snapshot(
         frozenset((p.pid, p.create_time()) for p in processes),
         frozenset(threading.enumerate()),
-        frozenset(_sockets(processes)),
+        frozenset((pid, inode) for pid in (os.getpid(), *(p.pid for p in processes)) for inode in _inodes(pid)),
         frozenset([*tops, *areas]),
     )
 
@@ -68,7 +68,7 @@ def _difference(before: Snapshot, after: Snapshot) -> list[str]:
     return [
         *(f"process {_describe(pid)}" for pid, _ in sorted(after.processes - before.processes)),
         *(f"thread {thread.name}" for thread in after.threads - before.threads if thread.is_alive()),
-        *(f"socket {name}" for name in sorted(after.sockets - before.sockets)),
+        *(f"socket {name}" for name in _inet_sockets(after.sockets - before.sockets)),
         *(f"file {path}" for path in sorted(after.files - before.files)),
     ]
 
@@ -107,10 +107,16 @@ def open_ports() -> set[str]:
     return {line for state, line in _inet_table().values() if state == LISTENING}
 
 
-def _sockets(processes: list[psutil.Process]) -> set[str]:
-    table = _inet_table()
-    own = {f"{table[inode][1]} ({inode})" for inode in _inodes(os.getpid()) if inode in table}
-    return own | listening(processes)
+def _inet_sockets(sockets: Iterable[tuple[int, str]]) -> list[str]:
+    """Of these sockets our own inet ones, and those at which another process listens."""
+    mine = os.getpid()
+    found = sorted(sockets)
+    table = _inet_table() if found else {}  # reading it is slow
+    return [
+        f"of {pid}: {table[inode][1]}"
+        for pid, inode in found
+        if inode in table and (pid == mine or table[inode][0] == LISTENING)
+    ]
 
 
 def _inet_table() -> dict[str, tuple[str, str]]:
