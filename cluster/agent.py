@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from cluster.launch_client import LaunchClient
 
 Order = Callable[[dict[str, Any]], None]
+
+MAX_EARLY = 1000
 
 
 class Agent:
@@ -27,6 +30,7 @@ class Agent:
         self._worker: Worker | None = None
         self._lock = threading.Lock()
         self._targets: dict[str, Order] = {}
+        self._early: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_EARLY)
 
     def attach(self, worker: Worker) -> None:
         self._worker = worker
@@ -39,17 +43,23 @@ class Agent:
             worker.loop.add_callback(worker.batched_stream.send, message)
 
     def add(self, target: str, order: Order) -> None:
+        """Make a target known, and give it the orders that were faster than its start."""
         with self._lock:
             self._targets[target] = order
+            early = [message for name, message in self._early if name == target]
+        for message in early:
+            order(message)
 
     def remove(self, target: str) -> None:
         with self._lock:
             self._targets.pop(target, None)
 
     def control(self, target: str, order: dict[str, Any]) -> None:
-        """An order from the head; one for a target that has ended is no error."""
+        """An order from the head; one for a target that has ended is no error, one for a later target is kept."""
         with self._lock:
             call = self._targets.get(target)
+            if call is None:
+                self._early.append((target, order))
         if call is not None:
             call(order)
 

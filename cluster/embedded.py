@@ -81,9 +81,7 @@ def start(layout: Layout, count: int, services: Sequence[str], owned: bool = Fal
     return owner
 
 
-def _start_head(
-    layout: Layout, services: Sequence[str], owned: bool
-) -> tuple[subprocess.Popen[bytes], int | None]:
+def _start_head(layout: Layout, services: Sequence[str], owned: bool) -> tuple[subprocess.Popen[bytes], int | None]:
     arguments = ["--dir", str(layout.base), "--embedded"]
     for service in services:
         arguments += ["--service", service]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import ssl
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 
 from staging.mover.errors import Interrupted, RefusedError, StageError, UsageError, describe
 
+LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LINE_LIMIT = 64 << 20
@@ -39,6 +41,7 @@ class Call:
     def __init__(self, request: dict[str, Any], caller: Caller, writer: asyncio.StreamWriter) -> None:
         self.request = request
         self.caller = caller
+        self.afterwards: list[Callable[[], None]] = []  # called once the answer has been sent
         self._writer = writer
         self._lines: asyncio.Queue[bytes] = asyncio.Queue(MAX_LINES)
 
@@ -113,6 +116,7 @@ class Gateway:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: Caller | None
     ) -> None:
         closing: dict[str, Any]
+        call: Call | None = None
         try:
             async with asyncio.timeout(FIRST_LINE_SECONDS):
                 if caller is None:
@@ -124,15 +128,23 @@ class Gateway:
             if handler is None:
                 raise UsageError(f"the head does not know the request {request['op']!r}", "is it another version?")
             call = Call(request, caller, writer)
-            closing = {"type": "end", **(await _until_gone(handler(call), call.hear(reader)) or {})}
+            fields = await _until_gone(handler(call), call.hear(reader))
+            closing = {"type": "end", **(fields or {})}
         except StageError as error:
             closing = {"type": "error", "error": error.to_wire()}
         except (ValueError, KeyError, TypeError, TimeoutError) as error:
             closing = {"type": "error", "error": UsageError(f"a request that cannot be read: {error!r}").to_wire()}
         except OSError as error:
             closing = {"type": "error", "error": StageError(describe(error)[0]).to_wire()}
-        writer.write(json.dumps(closing).encode("ascii") + b"\n")
-        await writer.drain()
+        except Exception as error:
+            LOG.exception("a request failed")
+            closing = {"type": "error", "error": StageError(describe(error)[0]).to_wire()}
+        try:
+            writer.write(json.dumps(closing).encode("ascii") + b"\n")
+            await writer.drain()
+        finally:
+            for action in call.afterwards if call is not None else ():
+                action()
 
 
 def peer_of(writer: asyncio.StreamWriter) -> Caller:

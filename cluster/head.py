@@ -28,8 +28,8 @@ from cluster.fleet import Fleet, Secret
 from cluster.gateway import Call, Caller, Gateway
 from cluster.launch_request import ACTION, LaunchRequest
 from cluster.layout import HeadInfo, Layout
-from staging.mover.__main__ import name_process
 from staging.mover.errors import StageError
+from staging.mover.title import name_process
 
 CREDENTIAL_SECONDS = 120
 NODE_SECONDS = 10
@@ -68,8 +68,8 @@ class Head:
         return Secret(self.authority.sign(claims))
 
     async def _hello(self, call: Call) -> dict[str, Any]:
-        """What a command needs before it starts anything: a job number and the address under which nodes reach it."""
-        self._jobs += 1
+        """What a command needs first: the address under which nodes reach it, and a job number if it asks for one."""
+        self._jobs += bool(call.request.get("new_job"))
         node = self.fleet.nodes().get(call.caller.node)
         return {"job": str(self._jobs), "host": node.address if node else self.host, "user": user_name(call.caller)}
 
@@ -88,7 +88,7 @@ class Head:
         return {"pid": os.getpid(), "started": self.started, "nodes": nodes}
 
     async def _down(self, call: Call) -> dict[str, Any]:
-        self.ending.set()
+        call.afterwards.append(self.ending.set)
         return {"pid": os.getpid(), "services": [n.pid for n in self.fleet.up()]}
 
 

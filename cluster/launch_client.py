@@ -113,10 +113,11 @@ class LaunchClient:
                     future.set_exception(_gone())
 
     def _receive(self) -> bytes:
-        try:
-            return self._sock.recv(MAX_PACKET)
-        except ConnectionResetError:  # it ended with a packet of ours unread
-            return b""
+        while True:
+            try:
+                return self._sock.recv(MAX_PACKET)
+            except ConnectionResetError:  # told once if it ended with an order unread; its last events come after
+                continue
 
     def _dispatch(self, event: dict[str, Any]) -> None:
         with self._lock:

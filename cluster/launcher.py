@@ -35,6 +35,7 @@ from cluster.credentials import Claims, Verifier, request_digest
 from cluster.launch_request import ACTION, MAX_PACKET, LaunchRequest, parse_order, to_bytes
 from cluster.minders import Minders
 from staging.mover.errors import RefusedError, StageError, UsageError, from_os_error
+from staging.mover.title import name_process
 
 
 def start(node: str, public_key_path: Path) -> tuple[int, socket.socket]:
@@ -65,6 +66,7 @@ def main(sock: socket.socket, *, node: str, public_key_path: Path, clock: Callab
     Descriptors 0 to 2 must be open. Raises SourceError and RefusedError for the public key.
     """
     mover = preload()
+    name_process("stage-launcher")
     verifier = Verifier(public_key_path)
 
     def check(credential: str, request: LaunchRequest) -> Claims:

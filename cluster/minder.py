@@ -34,6 +34,7 @@ from cluster.forking import (
     kill_child,
     wake_on,
 )
+from staging.mover.title import name_process
 
 
 def start(run: Callable[[int], int], stdio: Collection[int]) -> tuple[int, socket.socket]:
@@ -62,6 +63,7 @@ def start(run: Callable[[int], int], stdio: Collection[int]) -> tuple[int, socke
 def _mind(run: Callable[[int], int], stdio: Collection[int], control: socket.socket, launcher: int) -> int:
     close_all_but({0, 1, 2, control.fileno(), *stdio})
     die_with(launcher, signal.SIGTERM)
+    name_process("stage-minder")
     become_subreaper()
     woken = wake_on(signal.SIGCHLD, signal.SIGTERM)
     minder = os.getpid()

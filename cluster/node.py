@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import datetime
 import os
 import signal
@@ -19,11 +18,11 @@ from pathlib import Path
 
 from cluster import launcher
 from cluster.credentials import Authority
+from cluster.forking import die_with
 from cluster.layout import Layout
-from staging.mover.__main__ import name_process
 from staging.mover.errors import StageError
+from staging.mover.title import name_process
 
-PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 5
 
 
@@ -44,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     if worker_pid == 0:
         status = 1
         try:
-            die_with_parent(service_pid)
+            die_with(service_pid, signal.SIGTERM)
             name_process("stage-worker")
             from cluster import worker
 
@@ -91,13 +90,6 @@ def watch(children: set[int]) -> int:
             signal.signal(signal.SIGALRM, on_alarm)
             signal.alarm(GRACE_SECONDS)
     return 0 if asked else 1
-
-
-def die_with_parent(parent: int) -> None:
-    """Get SIGTERM when the parent ends, however it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _say(line: str) -> None:

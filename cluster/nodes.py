@@ -21,7 +21,8 @@ _RANGE = re.compile(r"\s*(0\d+)-([1-9]\d*)(?:/([1-9]\d*))?\s*", re.ASCII)
 _OPERATOR = re.compile(r"[,!&^](?![^\[]*\])")  # outside brackets
 # Names become file names, command arguments and Dask worker names, so they may start no option and hold no path.
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*", re.ASCII | re.IGNORECASE)
-_ERRORS = (NodeSetException, GroupResolverError, GroupSourceError)
+# AssertionError: ClusterShell's word for a range of a hundred million and more
+_ERRORS = (NodeSetException, GroupResolverError, GroupSourceError, AssertionError)
 
 
 def parse(spec: str) -> tuple[str, ...]:

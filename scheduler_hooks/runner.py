@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import posixpath
 import shutil
 import sys
 import time
@@ -21,6 +22,7 @@ from staging.mover.errors import PartialError, StageError, from_wire
 from staging.show import Show
 
 CLEAN_SECONDS = 10
+SCRIPT = ".stage-script"  # its name in the scratch directory
 
 
 class Runner:
@@ -129,11 +131,11 @@ class Runner:
     async def _script(self) -> int:
         """Run the script once, on the job's first node, from the directory in which the job was submitted."""
         job, first = self._job, self._job.nodes[0]
-        path = os.path.join(job.environment(first)["STAGE_DIR"], ".stage-script")
-        await self._put_script(first, path)
-        request = LaunchRequest(
-            (path,), self._environment(first), job.base, fallback_cwd=job.environment(first)["STAGE_DIR"]
-        )
+        scratch = job.environment(first)["STAGE_DIR"]
+        await self._put_script(first)
+        # as the kernel starts a script, but without asking for its mode to allow it
+        argv = (*job.script.interpreter, os.path.join(scratch, SCRIPT))
+        request = LaunchRequest(argv, self._environment(first), job.base, fallback_cwd=scratch)
 
         def write(stream: str, data: bytes) -> None:
             target = sys.stdout if stream == "stdout" else sys.stderr
@@ -143,11 +145,19 @@ class Runner:
         codes = await self._run([processes.Process(first.name, 0, request)], Output("raw", write))
         return codes[first.name]
 
-    async def _put_script(self, node: JobNode, path: str) -> None:
-        """The script travels as an argument: it is small, and this needs nothing but a shell over there."""
-        text = self._job.script.text
-        command = ("sh", "-c", 'umask 077; printf %s "$1" > "$2" && chmod 700 "$2"', "sh", text, path)
-        await self._quiet([processes.Process(node.name, 0, LaunchRequest(command, self._environment(node), "/"))])
+    async def _put_script(self, node: JobNode) -> None:
+        """The script is staged like an input, but not reported as one."""
+        failed: list[StageError] = []
+
+        def tell(event: dict[str, Any]) -> None:
+            if event["type"] == "node-failed":
+                failed.append(from_wire(event["error"]))
+
+        source = os.path.join(self._job.base, self._job.script.name)
+        dest = posixpath.join(self._job.scratch(node), SCRIPT)
+        await push(self._place, Push("script", SCRIPT, (source,), dest, (node.name,)), tell)
+        if failed:
+            raise failed[0]
 
     def _environment(self, node: JobNode) -> dict[str, str]:
         env = {**os.environ, **self._job.environment(node)}
@@ -167,7 +177,7 @@ class Runner:
             started.append(processes.Process(node.name, node.rank, LaunchRequest(argv, self._environment(node), "/")))
         await self._quiet(started, f"{what} the scratch directory")
 
-    async def _quiet(self, started: list[processes.Process], what: str = "write the script") -> None:
+    async def _quiet(self, started: list[processes.Process], what: str) -> None:
         said: dict[str, bytes] = {}
 
         def write(stream: str, data: bytes) -> None:

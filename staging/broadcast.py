@@ -54,12 +54,10 @@ class Broadcast:
         self._failed: list[str] = []
         self._root = ""
         self._source_error: StageError | None = None
-        self._task: asyncio.Task[Any] | None = None
 
     async def run(self) -> None:
         """Carry the broadcast out, telling the command by events; returns when every node has ended."""
         started = time.monotonic()
-        self._task = asyncio.current_task()
         nodes = self._fleet.known(self._names)
         self._tell(
             {
@@ -75,20 +73,18 @@ class Broadcast:
             }
         )
         self._fleet.listen(self._member.transfer, self._on_event)
-        listener = asyncio.create_task(self._listen())
+        working = asyncio.create_task(self._work(nodes))
+        listening = asyncio.create_task(self._listen())
         try:
-            credential = self._head.credential(self._call.caller, self._names, self._launch)
-            endpoints = await self._open(nodes, credential)
-            if endpoints:
-                await self._run(endpoints)
-            await self._release("finish")
-        except BaseException:
-            await asyncio.shield(self._release("abort"))
-            raise
+            await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                listening.result()  # a line that makes no sense ends the broadcast
+            await working
         finally:
+            for task in (working, listening):
+                task.cancel()
+            await asyncio.gather(working, listening, return_exceptions=True)
             self._fleet.unlisten(self._member.transfer)
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
         self._tell(
             {
                 "type": "transfer-end",
@@ -99,6 +95,20 @@ class Broadcast:
                 "failed": self._failed,
             }
         )
+
+    async def _work(self, nodes: list[Node]) -> None:
+        try:
+            credential = self._head.credential(self._call.caller, self._names, self._launch)
+            endpoints = await self._open(nodes, credential)
+            if self._source_error is not None:  # it failed, or was stopped, while the nodes opened
+                for name in endpoints:
+                    self._fail(name, self._source_error, False)
+            elif endpoints:
+                await self._run(endpoints)
+            await self._control({"op": "finish"})
+        except BaseException:
+            await asyncio.shield(self._control({"op": "abort", "keep": True}))
+            raise
 
     def _choose(self, count: int) -> Shape:
         if self._shape != "auto":
@@ -142,7 +152,7 @@ class Broadcast:
             self._fail(node.name, error, False)
             return None
         if event["event"] == "error":
-            self._fail(node.name, from_wire(event["error"]), bool(event["partial"]))
+            self._fail(node.name, self._source_error or from_wire(event["error"]), bool(event["partial"]))
             return None
         host, port = event["endpoint"]
         return str(host), int(port)
@@ -220,12 +230,7 @@ class Broadcast:
     async def _listen(self) -> None:
         """The command drives the source's mover: it brings the content digest, or word that the source failed."""
         while True:
-            try:
-                line = await self._call.receive()
-            except (StageError, ValueError):
-                if self._task is not None:
-                    self._task.cancel()  # the command is gone without a word
-                return
+            line = await self._call.receive()
             if line.get("op") == "root":
                 self._root = str(line["digest"])
                 await self._control({"op": "root", "digest": self._root})
@@ -241,6 +246,3 @@ class Broadcast:
     async def _control(self, order: dict[str, Any]) -> None:
         orders = [self._fleet.control(node, self._member.transfer, order) for node in self._opened.values()]
         await asyncio.gather(*orders, return_exceptions=True)
-
-    async def _release(self, op: str) -> None:
-        await self._control({"op": op, "keep": True})

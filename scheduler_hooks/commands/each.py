@@ -57,7 +57,7 @@ def command(spec: str | None, gather: bool, no_label: bool, argv: tuple[str, ...
     async def work() -> int:
         from cluster.line import ask
 
-        hello = await ask(layout, {"op": "hello", "job": os.environ["STAGE_JOB_ID"]})
+        hello = await ask(layout, {"op": "hello"})
         await run(layout, hello["host"], processes, Output(mode, write), tell)
         return max(codes, default=0)
 

@@ -98,7 +98,7 @@ def _carry_out(layout: Layout, script: JobScript, nodes: tuple[JobNode, ...], pr
         from staging.copy import Place
         from staging.show import show
 
-        hello = await ask(layout, {"op": "hello"})
+        hello = await ask(layout, {"op": "hello", "new_job": True})
         async with show(progress, as_json) as shown:  # type: ignore[arg-type]
             try:
                 code = await Runner(Place(layout, hello["host"]), _job(script, hello["job"], nodes), shown).run()

@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import Interrupted, RefusedError, StageError, UsageError, from_os_error
 from .session import Session, SinkSession, SourceSession, order_digest
+from .title import name_process
 
 TICK_SECONDS = 0.25
 MAX_LINE = 16 << 20
@@ -24,21 +25,26 @@ class Control:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._buffer = b""
-        self._ended = False
+        self._unread = False
 
     def emit(self, event: dict[str, Any]) -> None:
+        """Write a line; when nobody reads any more, the next orders are their end."""
         line = json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n"
         with self._lock:
-            while line:
-                line = line[os.write(1, line) :]
+            try:
+                while line:
+                    line = line[os.write(1, line) :]
+            except BrokenPipeError:
+                self._unread = True
 
     def orders(self, timeout: float) -> list[dict[str, Any] | None]:
         """What arrived within `timeout` seconds."""
-        if self._ended or not select.select([0], [], [], timeout)[0]:
+        if self._unread:
+            return [None]
+        if not select.select([0], [], [], timeout)[0]:
             return []
         data = os.read(0, 1 << 16)
         if not data or len(self._buffer) > MAX_LINE:
-            self._ended = True
             return [None]
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [json.loads(line) for line in lines if line]
@@ -95,16 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is for whoever drives us
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        return serve(Control())
-    except BrokenPipeError:
-        return Interrupted.exit_code
-
-
-def name_process(name: str) -> None:
-    """What `ps -o comm` and `pgrep -x` show; at most 15 characters."""
-    with open("/proc/self/comm", "w") as file:
-        file.write(name)
+    return serve(Control())
 
 
 def _terminate(*_: object) -> None:

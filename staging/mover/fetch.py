@@ -7,14 +7,17 @@ connection or a block whose MAC is wrong end the use of a peer; the blocks it ow
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Callable, NamedTuple
 
 from . import wire
-from .digests import Hash, content_digest
+from .digests import DIGEST_SIZE, Hash, content_digest
 from .errors import StageError, Unreachable, VerifyError, from_wire
 from .handshake import dial, receive, receive_into
 from .manifest import Manifest, decode
@@ -70,8 +73,8 @@ class Connection:
         if got.status == wire.REFUSED:
             payload = receive(self.sock, got.length)
             if not wire.authentic(self._hash, self._key, got, self._hash.digest(payload)):
-                raise Tampered
-            raise Refused(from_wire(json.loads(payload)))
+                raise Tampered("a refusal failed its MAC")
+            raise Refused(_refusal(payload))
         return got
 
     def payload(self, got: wire.Reply, view: memoryview) -> bytes:
@@ -79,18 +82,30 @@ class Connection:
         receive_into(self.sock, view)
         digest = self._hash.digest(view)
         if not wire.authentic(self._hash, self._key, got, digest):
-            raise Tampered
+            raise Tampered("a payload failed its MAC")
         return digest
 
-    def whole(self, op: int, index: int = 0, count: int = 0) -> bytes:
-        """One request that is answered by one payload of any size."""
+    def whole(self, op: int, index: int = 0, count: int = 0, patience: float = math.inf) -> bytes:
+        """One request that is answered by one payload of any size; TimeoutError after `patience` seconds of WAIT."""
+        until = time.monotonic() + patience
         self.ask(wire.request(op, index, count))
-        while True:
+        got = self.reply(memoryview(b""))
+        while got.status == wire.WAIT:
+            if time.monotonic() > until:
+                raise TimeoutError("it lives but has nothing for us")
             got = self.reply(memoryview(b""))
-            if got.op == op and got.status == wire.OK:
-                buffer = bytearray(got.length)
-                self.payload(got, memoryview(buffer))
-                return bytes(buffer)
+        if (got.op, got.block) != (op, index):
+            raise wire.ProtocolError("an answer to another request")
+        buffer = bytearray(got.length)
+        self.payload(got, memoryview(buffer))
+        return bytes(buffer)
+
+
+def _refusal(payload: bytes) -> StageError:
+    try:
+        return from_wire(json.loads(payload))
+    except (ValueError, AttributeError, RecursionError):
+        raise wire.ProtocolError("a refusal that cannot be read") from None
 
 
 class Fetcher:
@@ -111,23 +126,37 @@ class Fetcher:
         self._fresh = time.monotonic()
         self.origin: dict[int, str] = {}
 
-    def connect(self, peer: Peer) -> Connection:
-        return Connection(peer, self._key, self._transfer, self._hash)
+    @contextmanager
+    def connected(self, peer: Peer) -> Iterator[Connection]:
+        """A connection that `stop` can end."""
+        connection = Connection(peer, self._key, self._transfer, self._hash)
+        self._connections.add(connection)
+        try:
+            if self._replica.over:  # `stop` may have come before the connection was in its list
+                raise ConnectionError("the transfer was stopped")
+            yield connection
+        finally:
+            self._connections.discard(connection)
+            connection.close()
 
     def manifest(self, feed: Feed, digest: bytes) -> tuple[Manifest, bytes]:
         """The manifest whose digest the control path gave, from the first peer that has it."""
         started = time.monotonic()
         reason: BaseException | None = None
+        forgers: set[Peer] = set()
         while time.monotonic() - started < PATIENCE_SECONDS and not self._replica.over:
             for peer in feed.peers:
                 try:
-                    encoded = self._whole(peer, wire.MANIFEST)
+                    with self.connected(peer) as connection:
+                        encoded = connection.whole(wire.MANIFEST, patience=PATIENCE_SECONDS)
                 except (OSError, wire.ProtocolError, Tampered, Refused) as error:
                     reason = error
                     continue
                 if self._hash.digest(encoded) == digest:
                     return decode(encoded), encoded
-                self._note(f"{peer.name} sent a manifest that is not the source's")
+                if peer not in forgers:
+                    forgers.add(peer)
+                    self._note(f"{peer.name} sent a manifest that is not the source's")
             time.sleep(0.1)
         if isinstance(reason, Refused):
             raise reason.error
@@ -136,18 +165,25 @@ class Fetcher:
     def digests(self, source: Peer, blocks: int) -> list[bytes]:
         """The source's digests of all blocks."""
         found = b""
-        connection = self.connect(source)
         try:
-            for first in range(0, blocks, wire.MAX_DIGESTS):
-                found += connection.whole(wire.DIGESTS, first, min(wire.MAX_DIGESTS, blocks - first))
-        finally:
-            connection.close()
-        return [found[at : at + 32] for at in range(0, len(found), 32)]
+            with self.connected(source) as connection:
+                for first in range(0, blocks, wire.MAX_DIGESTS):
+                    found += connection.whole(wire.DIGESTS, first, min(wire.MAX_DIGESTS, blocks - first))
+        except Refused as refused:
+            raise refused.error from None
+        except Tampered:
+            raise VerifyError(f"{source.name} sent digests that failed their MAC") from None
+        except (OSError, wire.ProtocolError) as error:
+            raise Unreachable(f"{source.name} did not send its digests: {error}") from None
+        if len(found) != blocks * DIGEST_SIZE:
+            raise VerifyError(f"{source.name} sent {len(found)} bytes of digests for {blocks} blocks")
+        return [found[at : at + DIGEST_SIZE] for at in range(0, len(found), DIGEST_SIZE)]
 
     def start(self, feeds: Sequence[Feed]) -> None:
         self._fresh = time.monotonic()
         for number, feed in enumerate(feeds):
-            thread = threading.Thread(target=self._stream, args=(number, feed), name="fetch", daemon=True)
+            work = partial(self._stream, number, feed)
+            thread = threading.Thread(target=self._replica.guard, args=(work,), name="fetch", daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -183,15 +219,9 @@ class Fetcher:
         if replica.failed is None and any(replica.digests[b] != right[b] for b in wrong):
             raise VerifyError(f"{len(wrong)} blocks are still wrong after they were fetched from the source")
 
-    def _whole(self, peer: Peer, op: int) -> bytes:
-        connection = self.connect(peer)
-        try:
-            return connection.whole(op)
-        finally:
-            connection.close()
-
     def _stream(self, number: int, feed: Feed) -> None:
         replica = self._replica
+        lost: set[Peer] = set()
         at = 0
         while not self._idle():
             peers = [p for p in feed.peers if p not in self._distrusted]
@@ -202,9 +232,6 @@ class Fetcher:
             try:
                 self._talk(number, feed.stripe, peer)
                 return
-            except StageError as error:  # our own disk, not the peer
-                replica.fail(error)
-                return
             except Refused as refused:
                 self._reason = refused.error
             except Tampered:
@@ -214,14 +241,16 @@ class Fetcher:
                 if self._idle():
                     return
                 self._reason = Unreachable(f"{peer.name} stopped serving: {error}")
-                self._note(f"feed {peer.name} was lost ({error}); going on with the next")
+                if peer not in lost:  # it is tried again as long as there is patience
+                    lost.add(peer)
+                    self._note(f"feed {peer.name} was lost ({error}); going on with the next")
             finally:
                 with replica.changed:
                     replica.map.release(number)
                     replica.changed.notify_all()
             at += 1
             if at % len(peers) == 0:
-                if time.monotonic() - self._fresh > PATIENCE_SECONDS:
+                if self._impatient():
                     replica.fail(self._reason or Unreachable("no feed answers"))
                     return
                 with replica.changed:
@@ -232,9 +261,7 @@ class Fetcher:
 
     def _talk(self, number: int, stripe: int, peer: Peer) -> None:
         replica = self._replica
-        connection = self.connect(peer)
-        self._connections.add(connection)
-        try:
+        with self.connected(peer) as connection:
             buffer = memoryview(bytearray(replica.layout.block))
             window = max(2, min(32, IN_FLIGHT_BYTES // replica.layout.block))
             owed = 0
@@ -256,20 +283,25 @@ class Fetcher:
                     owed += len(asked)
                 got = connection.reply(buffer)
                 if got.status == wire.WAIT:
+                    if self._impatient():
+                        raise TimeoutError("it lives but has nothing for us")
                     continue
                 owed -= 1
                 self._take(connection, got, buffer)
-        finally:
-            self._connections.discard(connection)
-            connection.close()
+
+    def _impatient(self) -> bool:
+        return time.monotonic() - self._fresh > PATIENCE_SECONDS
 
     def _take(self, connection: Connection, got: wire.Reply, buffer: memoryview) -> None:
         replica = self._replica
-        if got.block >= replica.layout.blocks or got.length != replica.layout.length(got.block):
+        if got.op != wire.BLOCK or got.block >= replica.layout.blocks:
+            raise wire.ProtocolError("not a block of this transfer")
+        if got.length != replica.layout.length(got.block):
             raise wire.ProtocolError("a block of the wrong size")
         view = buffer[: got.length]
         digest = connection.payload(got, view)
-        replica.fetched += got.length
-        self.origin[got.block] = connection.peer.name
+        with replica.changed:
+            replica.fetched += got.length
         if replica.put(got.block, view, digest):
+            self.origin[got.block] = connection.peer.name
             self._fresh = time.monotonic()

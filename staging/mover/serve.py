@@ -59,11 +59,13 @@ class Publisher:
         self._listener.close()
 
     def _accept(self) -> None:
-        while not self._closed:
+        while True:
             try:
                 sock, _ = self._listener.accept()
             except OSError:
-                time.sleep(0.1)  # closed, or out of descriptors, or a dialer that was gone already
+                if self._closed:
+                    return
+                time.sleep(0.1)  # out of descriptors, or the dialer was gone already
                 continue
             with self._lock:
                 welcome = self._strangers < MAX_STRANGERS and not self._closed
@@ -82,11 +84,9 @@ class Publisher:
                 with self._lock:
                     self._strangers -= 1
             conversation = _Conversation(sock, self._replica, self._key, self._hash)
-            try:
-                conversation.run()
-            finally:
-                with self._lock:
-                    self.sent += conversation.sent
+            conversation.run()
+            with self._lock:
+                self.sent += conversation.sent
         except (OSError, wire.ProtocolError):
             pass  # a peer that went away or talked rubbish is told nothing and costs nobody else anything
         finally:

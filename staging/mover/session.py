@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from .digests import HASHES, available, content_digest
-from .errors import Interrupted, StageError, TemporaryError, UsageError
+from .errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError
 from .fetch import Feed, Fetcher, Peer
 from .manifest import Layout, Manifest, choose_block, file_entries
 from .replica import Replica
@@ -56,14 +56,7 @@ class Session:
 
     def spawn(self, work: Callable[[], None]) -> None:
         """Do the long part in a thread; its error is the replica's."""
-
-        def guarded() -> None:
-            try:
-                work()
-            except StageError as error:
-                self.replica.fail(error)
-
-        self._worker = threading.Thread(target=guarded, name="work", daemon=True)
+        self._worker = threading.Thread(target=self.replica.guard, args=(work,), name="work", daemon=True)
         self._worker.start()
 
     def tick(self, now: float) -> None:
@@ -133,7 +126,7 @@ class SinkSession(Session):
         target = resolve(str(order["root"]), str(order["dest"]), str(order["into"]), self.summary)
         umask = os.umask(0)
         os.umask(umask)
-        self.area = Area(target, str(self.summary["identity"])[:16], bool(order["parents"]))
+        self.area = Area(target, str(self.summary["identity"]), bool(order["parents"]))
         try:
             self.area.need(int(self.summary["bytes"]))
             self.sink = Sink(self.area, bool(order["preserve"]), umask)
@@ -175,7 +168,7 @@ class SinkSession(Session):
         if where:
             try:
                 sink.seed(self.fetcher.digests(source, sink.layout.blocks), where)
-            except OSError as error:
+            except (OSError, Unreachable) as error:
                 self._note(f"cannot compare with what is here already ({error}); fetching all of it")
         self.fetcher.start(feeds)
         self._wait(lambda: sink.map.complete)
@@ -218,4 +211,5 @@ class SinkSession(Session):
         self.sink.close()
         self.fetcher.stop()
         super().close(keep)
+        self.fetcher.stop()  # streams that the worker was just starting
         return self.sink.release(worth and self.sink.bytes_here > 0)

@@ -23,6 +23,7 @@ class Sink(Replica):
         self.area = area
         self._preserve = preserve
         self._umask = umask
+        self._committing = False
         self._placed = False
         self._files = OpenFiles(self._open)
         self._recent: OrderedDict[int, bytes] = OrderedDict()
@@ -59,7 +60,9 @@ class Sink(Replica):
             data = self._peek(block, names)
             if data is not None and self.hash.digest(data) == digests[block]:
                 good.append(block)
-        self.unchanged = where == "final" and len(good) == self.layout.blocks
+        # the blocks say nothing about what is in the holes
+        sparse = any(e.extents is not None for e in self.manifest.entries)
+        self.unchanged = where == "final" and len(good) == self.layout.blocks and not sparse
         for block in good:
             if where == "final" and not self.unchanged:
                 data = self._peek(block, names)
@@ -132,9 +135,12 @@ class Sink(Replica):
     def _open(self, index: int) -> int:
         entry = self.manifest.entries[index]
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
-        if self.unchanged or self._placed:
+        if not self.unchanged and not self._committing:
+            return os.open(self._staged(entry), flags | os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            return os.open(self._final(entry) if self.unchanged else self._staged(entry), flags | os.O_RDONLY)
+        except FileNotFoundError:  # it has its name by now
             return os.open(self._final(entry), flags | os.O_RDONLY)
-        return os.open(self._staged(entry), flags | os.O_RDWR | os.O_CREAT, 0o600)
 
     def _staged(self, entry: Entry) -> str:
         return os.path.join(self.area.tree, entry.path)
@@ -146,17 +152,17 @@ class Sink(Replica):
 
     def commit(self, manifest: Manifest) -> None:
         """Every block is right: links, metadata, names. Nothing is visible before this."""
+        self._committing = True
         try:
-            if not self.unchanged:
-                for entry in manifest.entries:
+            for entry in manifest.entries:
+                if not (self.unchanged and entry.kind == FILE and entry.size):
                     self._finish(entry)
-            # readers that open a file from here on find it under its final name
+            merged = self.area.place()
             self._placed = True
-            if self.unchanged:
+            self.area.release(keep=False)  # before the directory that holds it gets its time
+            if self.unchanged and self._preserve:
                 self._refresh()
-            else:
-                self.area.place()
-            self._dress_directories()
+            self._dress_directories(merged)
         except OSError as error:
             raise from_os_error(error, f"finish {self.area.target.parent}") from None
 
@@ -176,7 +182,8 @@ class Sink(Replica):
                 os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
         elif entry.kind == HARDLINK:
             _replace(path)
-            os.link(os.path.join(self.area.tree, entry.target), path)
+            staged = os.path.join(self.area.tree, entry.target)
+            os.link(staged if os.path.lexists(staged) else self.area.target.final(entry.target), path)
 
     def _dress(self, fd: int, entry: Entry) -> None:
         os.fchmod(fd, entry.mode if self._preserve else entry.mode & 0o777 & ~self._umask)
@@ -185,27 +192,25 @@ class Sink(Replica):
 
     def _refresh(self) -> None:
         for entry in self.manifest.entries:
-            if entry.kind == FILE and self._preserve:
+            if entry.kind == FILE:
                 fd = os.open(self._final(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     self._dress(fd, entry)
                 finally:
                     os.close(fd)
-        for entry in self.manifest.entries:
-            if entry.kind in (SYMLINK, HARDLINK) or (entry.kind == FILE and not entry.size):
-                self._finish(entry)
-        self.area.place()
 
-    def _dress_directories(self) -> None:
+    def _dress_directories(self, merged: set[str]) -> None:
         # deepest first, since a directory's time changes when something in it does, and its mode may forbid it
         for entry in reversed(self.manifest.entries):
             if entry.kind != DIRECTORY:
                 continue
             path = self._final(entry)
+            there_before = path in merged or (entry.path == "." and not self.area.target.whole)
+            if there_before and not self._preserve:
+                continue
             fd = os.open(path, DIR_FLAGS if entry.path != "." else DIR_FLAGS & ~os.O_NOFOLLOW)
             try:
-                if stat.S_IMODE(os.fstat(fd).st_mode) != entry.mode or self._preserve:
-                    self._dress(fd, entry)
+                self._dress(fd, entry)
             finally:
                 os.close(fd)
 

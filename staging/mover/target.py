@@ -7,7 +7,10 @@ No component below the destination is followed if it is a symbolic link.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import stat
@@ -57,13 +60,19 @@ def resolve(root: str, dest: str, into: str, summary: dict[str, Any]) -> Target:
     return Target(os.path.dirname(path), rename=os.path.basename(path))
 
 
+def _area_id(target: Target, identity: str) -> str:
+    """The same files under the same final names: what a partial replica must share to be resumed."""
+    names = json.dumps([identity, target.whole, target.rename]).encode("ascii")
+    return hashlib.blake2b(names, digest_size=8).hexdigest()
+
+
 class Area:
     """The hidden directory of one transfer; the same transfer finds it again and resumes."""
 
     def __init__(self, target: Target, identity: str, parents: bool) -> None:
         self.target = target
         self.made: list[str] = []
-        self.path = os.path.join(target.parent, AREA_PREFIX + identity)
+        self.path = os.path.join(target.parent, AREA_PREFIX + _area_id(target, identity))
         self.tree = os.path.join(self.path, "tree")
         self._fd = -1
         try:
@@ -87,7 +96,8 @@ class Area:
             self.made.append(path)
 
     def _claim(self) -> None:
-        os.makedirs(self.tree, mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # of an earlier transfer, or planted by somebody else
+            os.mkdir(self.path, 0o700)
         info = os.lstat(self.path)
         if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
             raise RefusedError(f"{self.path} belongs to somebody else", "remove it")
@@ -100,6 +110,7 @@ class Area:
             raise TemporaryError(
                 f"another transfer of the same files to {self.target.parent} is under way", "wait for it"
             ) from None
+        os.makedirs(self.tree, mode=0o700, exist_ok=True)
 
     def need(self, size: int) -> None:
         """Raise SpaceError when `size` more bytes cannot fit."""
@@ -115,13 +126,14 @@ class Area:
 
     def release(self, keep: bool) -> bool:
         """Give the area up; with `keep` a partial replica stays. True when something stayed."""
-        kept = keep and os.path.isdir(self.tree) and any(os.scandir(self.tree))
+        if self._fd < 0:
+            return False  # given up before; what is there now is another transfer's
+        kept = keep and os.path.isdir(self.tree) and bool(os.listdir(self.tree))
         if not kept:
             shutil.rmtree(self.path, ignore_errors=True)
             self._unmake_parents()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        os.close(self._fd)
+        self._fd = -1
         return kept
 
     def _unmake_parents(self) -> None:
@@ -132,8 +144,12 @@ class Area:
                 return  # something is in it by now
         self.made = []
 
-    def place(self) -> None:
-        """Put the finished tree under its final names; what is in the way is checked before anything moves."""
+    def place(self) -> set[str]:
+        """Put the finished tree under its final names; what is in the way is checked before anything moves.
+
+        Returns the directories that were there before and were merged into.
+        """
+        merged: set[str] = set()
         target = self.target
         parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         held = os.open(self.path, DIR_FLAGS)
@@ -145,15 +161,16 @@ class Area:
                 names = {name: target.rename or name for name in os.listdir(held)}
             for dry in (True, False):
                 for name, final in names.items():
-                    _move(held, name, parent, final, os.path.join(target.parent, final), dry)
+                    _move(held, name, parent, final, os.path.join(target.parent, final), dry, merged)
         except OSError as error:
             raise from_os_error(error, f"put files into {target.parent}") from None
         finally:
             os.close(held)
             os.close(parent)
+        return merged
 
 
-def _move(src: int, name: str, dst: int, final: str, shown: str, dry: bool) -> None:
+def _move(src: int, name: str, dst: int, final: str, shown: str, dry: bool, merged: set[str]) -> None:
     """Rename `name` in directory fd `src` to `final` in `dst`, merging directories; `dry` only checks."""
     try:
         there = os.stat(final, dir_fd=dst, follow_symlinks=False)
@@ -169,12 +186,16 @@ def _move(src: int, name: str, dst: int, final: str, shown: str, dry: bool) -> N
         if not dry:
             os.rename(name, final, src_dir_fd=src, dst_dir_fd=dst)
         return
+    merged.add(shown)
     inner = os.open(name, DIR_FLAGS, dir_fd=src)
     try:
         outer = os.open(final, DIR_FLAGS, dir_fd=dst)
         try:
-            for child in os.listdir(inner):
-                _move(inner, child, outer, child, os.path.join(shown, child), dry)
+            children = os.listdir(inner)
+            if children and not os.access(".", os.W_OK | os.X_OK, dir_fd=outer, effective_ids=True):
+                raise RefusedError(f"cannot put files into {shown}: permission denied")
+            for child in children:
+                _move(inner, child, outer, child, os.path.join(shown, child), dry, merged)
         finally:
             os.close(outer)
     finally:

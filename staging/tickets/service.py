@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster.gateway import Call
 from cluster.head import user_name
-from staging.mover.errors import Interrupted, LimitError, UsageError
+from staging.mover.errors import LimitError, StageError, UsageError
 from staging.tickets.model import Limits, Request, ticket_id
 from staging.tickets.queue import TicketQueue
 
@@ -31,7 +31,7 @@ class TicketService:
         {"op": "done", "outcome": "ok"|"failed", "bytes": N}. One that goes away gives its place back.
         """
         ticket = self._ask(call)
-        lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        lines: asyncio.Queue[dict[str, Any] | StageError] = asyncio.Queue()
         hearing = asyncio.create_task(self._hear(call, lines, self._news[ticket]))
         copying = False
         told = -1
@@ -51,8 +51,8 @@ class TicketService:
                     await self._pause(self._news[ticket], answer.sleep if answer.state == "wait" else None)
                 while not lines.empty():
                     line = lines.get_nowait()
-                    if line is None:
-                        raise Interrupted("the command went away")
+                    if isinstance(line, StageError):
+                        raise line
                     if line.get("op") == "done":
                         self._queue.done(ticket, line["outcome"], int(line["bytes"]), time.monotonic())
                         return {}
@@ -81,16 +81,13 @@ class TicketService:
         self._changed()
         return ticket
 
-    async def _hear(self, call: Call, lines: asyncio.Queue[dict[str, Any] | None], news: asyncio.Event) -> None:
+    async def _hear(self, call: Call, lines: asyncio.Queue[dict[str, Any] | StageError], news: asyncio.Event) -> None:
         while True:
             try:
-                line = await call.receive()
-            except (Interrupted, ValueError):
-                line = None
-            lines.put_nowait(line)
+                lines.put_nowait(await call.receive())
+            except StageError as error:
+                lines.put_nowait(error)
             news.set()
-            if line is None:
-                return
 
     async def _pause(self, news: asyncio.Event, seconds: float | None) -> None:
         try:
