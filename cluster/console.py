@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import sys
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from staging.mover.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, describe
+from staging.mover.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, StageError, UsageError, describe
 
 SCHEMA = 1
 
@@ -22,15 +23,16 @@ class Terminated(BaseException):
 
 def main(command: click.Command, name: str) -> NoReturn:
     """Run a click command as a program; never returns."""
-    as_json = "--json" in sys.argv
+    as_json = "--json" in itertools.takewhile(lambda word: word != "--", sys.argv)
     code = EXIT_TERMINATED
     line = ""
+    failed: StageError | None = None
     try:
         result = command.main(prog_name=name, standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except click.ClickException as error:
-        error.show(file=sys.stderr)
-        code = error.exit_code
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else name
+        failed, code = UsageError(error.format_message().rstrip("."), f"see `{path} --help`"), error.exit_code
     except (click.Abort, KeyboardInterrupt):
         line, code = "interrupted", EXIT_INTERRUPTED
     except Terminated:
@@ -40,9 +42,11 @@ def main(command: click.Command, name: str) -> NoReturn:
         sys.stdout = None  # whoever read our output is gone: nothing to flush
     except Exception as error:
         line, code = describe(error)
+        failed = error if isinstance(error, StageError) else StageError(line)
+    if failed is not None:
+        line = str(failed)
         if as_json:
-            wire = error.to_wire() if hasattr(error, "to_wire") else {"class": type(error).__name__, "message": line}
-            event = {"type": "error", "schema": SCHEMA, "time": time.time(), "error": wire, "exit": code}
+            event = {"type": "error", "schema": SCHEMA, "time": time.time(), "error": failed.to_wire(), "exit": code}
             print(json.dumps(event), flush=True)  # noqa: T201 - the last event of --json
     if line:
         print(f"{name}: {line}", file=sys.stderr)  # noqa: T201 - this is the place that prints errors

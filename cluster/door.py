@@ -43,6 +43,8 @@ class Door:
     def events(self) -> Iterator[dict[str, Any]]:
         try:
             for line in self._file:
+                if not line.endswith(b"\n"):
+                    break
                 event = json.loads(line)
                 if event["type"] == "error" and "error" in event:
                     raise from_wire(event["error"])

@@ -121,9 +121,10 @@ class Gateway:
             async with asyncio.timeout(FIRST_LINE_SECONDS):
                 if caller is None:
                     caller = Caller(**_parse(await reader.readline()))
+                first = await reader.readline()  # all that was sent, or our answer would be lost in a reset
                 if caller.uid != os.geteuid():
                     raise RefusedError(f"this cluster belongs to uid {os.geteuid()}, not to you", "start your own")
-                request = _parse(await reader.readline())
+                request = _parse(first)
                 handler = self._handlers.get(request["op"])
             if handler is None:
                 raise UsageError(f"the head does not know the request {request['op']!r}", "is it another version?")

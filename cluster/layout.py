@@ -81,6 +81,10 @@ class Layout:
             return HeadInfo(**json.loads(self.head_file.read_text()))
         except FileNotFoundError:
             raise Unreachable(f"no cluster is running in {self.base}", "start one with `stage up --local 4`") from None
+        except (TypeError, ValueError):
+            raise Unreachable(
+                f"{self.head_file} is of another version", "remove it and start the cluster again"
+            ) from None
 
 
 def _private(path: Path) -> None:

@@ -51,8 +51,8 @@ class Job:
         return posixpath.join(self.scratch(node), fill(path, self.values(node)))
 
     def real(self, node: JobNode, path: str) -> str:
-        """The path by which a process of the node reaches what the node calls `path`."""
-        return posixpath.join(node.root, path.lstrip("/")) if node.root else path
+        """The path by which a process of the node reaches what the node calls `path`; never above the node's root."""
+        return posixpath.join(node.root, posixpath.normpath("/" + path).lstrip("/")) if node.root else path
 
     def environment(self, node: JobNode) -> dict[str, str]:
         """The STAGE_ variables that a process of the job sees on this node."""

@@ -74,5 +74,3 @@ def cluster4(watched: leaks.Watched) -> Iterator[Layout]:
 def cli(tmp_path: Path) -> Callable[[Layout | None], Cli]:
     """`cli(layout)` runs commands on that cluster, from the test's own directory; None: on the user's default one."""
     return lambda layout: Cli(layout, tmp_path)
-
-

@@ -139,13 +139,8 @@ def from_os_error(error: OSError, doing: str, *, source: bool = False) -> StageE
         return SourceError(text)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return RefusedError(text, "choose a destination you may write to")
-    if error.errno in (
-        errno.ECONNREFUSED,
-        errno.ECONNRESET,
-        errno.EHOSTUNREACH,
-        errno.ETIMEDOUT,
-        errno.EPIPE,
-    ):
+    # most of them are these classes by their errno; those that we raise have no errno
+    if isinstance(error, (ConnectionError, TimeoutError)) or error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return Unreachable(text)
     return StageError(text)
 

@@ -16,6 +16,8 @@ from .errors import StageError, VerifyError
 from .wire import MAX_BLOCK
 
 DIRECTORY, FILE, SYMLINK, HARDLINK = "d", "f", "l", "h"
+MAX_SIZE = 1 << 63  # what off_t and, in seconds, time_t can hold
+MAX_TIME_NS = MAX_SIZE * 10**9
 
 
 class Entry(NamedTuple):
@@ -83,7 +85,7 @@ def decode(data: bytes) -> Manifest:
         manifest = Manifest(entries, int(body["block"]), str(body["hash"]), bool(body["contents"]))
     except StageError:
         raise
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise VerifyError(f"the manifest cannot be read: {error}") from None
     check(manifest)
     return manifest
@@ -107,11 +109,12 @@ def check(manifest: Manifest) -> None:
     kinds: dict[str, str] = {}
     for entry in manifest.entries:
         _check_path(entry, kinds, manifest.contents)
-        if entry.kind not in (DIRECTORY, FILE, SYMLINK, HARDLINK) or entry.size < 0 or entry.mode & ~0o7777:
+        known = entry.kind in (DIRECTORY, FILE, SYMLINK, HARDLINK)
+        if not known or not 0 <= entry.size < MAX_SIZE or entry.mode & ~0o7777 or abs(entry.mtime_ns) >= MAX_TIME_NS:
             raise VerifyError(f"bad manifest entry for {entry.path!r}")
         if entry.kind == HARDLINK and kinds.get(entry.target) != FILE:
             raise VerifyError(f"{entry.path!r} is a hard link to {entry.target!r}, which is no earlier file")
-        if entry.kind == SYMLINK and (not entry.target or "\0" in entry.target):
+        if entry.kind == SYMLINK and (not entry.target or not _is_name(entry.target)):
             raise VerifyError(f"{entry.path!r} is a symbolic link to nothing")
         if entry.kind == FILE:
             _check_extents(entry)
@@ -123,12 +126,20 @@ def _check_path(entry: Entry, kinds: dict[str, str], contents: bool) -> None:
     if path == "." and contents and entry.kind == DIRECTORY and not kinds:
         return
     parts = path.split("/")
-    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+    if not _is_name(path) or any(part in ("", ".", "..") for part in parts):
         raise VerifyError(f"the manifest names {path!r}, which is not beneath the destination")
     if path in kinds:
         raise VerifyError(f"the manifest names {path!r} twice")
     if len(parts) > 1 and kinds.get("/".join(parts[:-1])) != DIRECTORY:
         raise VerifyError(f"the parent of {path!r} is no directory of the manifest")
+
+
+def _is_name(text: str) -> bool:
+    """Whether a file system can take it: no zero byte, and no surrogates but those that stand for a byte."""
+    try:
+        return b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_extents(entry: Entry) -> None:

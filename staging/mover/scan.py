@@ -36,9 +36,9 @@ def scan(sources: list[str], contents: bool) -> Found:
                 if not stat.S_ISDIR(info.st_mode):
                     raise SourceError(f"{source} is not a directory", "name it without the trailing slash")
                 walk.add(".", source, info)
-                walk.below("", source)
+                walk.take(_children("", source))
             else:
-                walk.take(os.path.basename(os.path.abspath(source)), source, info)
+                walk.take([(os.path.basename(os.path.abspath(source)), source, info)])
     except OSError as error:
         raise from_os_error(error, f"read {error.filename or sources[0]}", source=True) from None
     names = [e.path for e in walk.entries if "/" not in e.path]
@@ -73,10 +73,18 @@ class _Walk:
         self.paths.append(path)
         self.stamps.append((info.st_ino, info.st_size, info.st_mtime_ns))
 
-    def take(self, name: str, path: str, info: os.stat_result) -> None:
+    def take(self, waiting: list[tuple[str, str, os.stat_result]]) -> None:
+        """Take all of (manifest path, path, status) and what is below; a stack, since a tree may be a thousand deep."""
+        waiting.reverse()
+        while waiting:
+            name, path, info = waiting.pop()
+            self._one(name, path, info)
+            if stat.S_ISDIR(info.st_mode):
+                waiting += reversed(_children(name + "/", path))
+
+    def _one(self, name: str, path: str, info: os.stat_result) -> None:
         if stat.S_ISDIR(info.st_mode):
             self.add(name, path, info)
-            self.below(name + "/", path)
         elif stat.S_ISLNK(info.st_mode):
             self.add(name, path, info, SYMLINK, target=os.readlink(path))
         elif not stat.S_ISREG(info.st_mode):
@@ -90,11 +98,11 @@ class _Walk:
             if info.st_nlink > 1:
                 self._links[info.st_dev, info.st_ino] = name
 
-    def below(self, prefix: str, directory: str) -> None:
-        with os.scandir(directory) as found:
-            children = sorted(found, key=lambda child: child.name)
-        for child in children:
-            self.take(prefix + child.name, child.path, child.stat(follow_symlinks=False))
+
+def _children(prefix: str, directory: str) -> list[tuple[str, str, os.stat_result]]:
+    with os.scandir(directory) as found:
+        children = sorted(found, key=lambda child: child.name)
+    return [(prefix + child.name, child.path, child.stat(follow_symlinks=False)) for child in children]
 
 
 def _extents(path: str, info: os.stat_result) -> tuple[tuple[int, int], ...] | None:

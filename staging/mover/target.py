@@ -175,28 +175,30 @@ def _move(src: int, name: str, dst: int, final: str, shown: str, dry: bool, merg
     try:
         there = os.stat(final, dir_fd=dst, follow_symlinks=False)
     except FileNotFoundError:
-        if not dry:
-            os.rename(name, final, src_dir_fd=src, dst_dir_fd=dst)
+        _rename(src, name, dst, final, shown, dry)
         return
     is_dir = stat.S_ISDIR(os.stat(name, dir_fd=src, follow_symlinks=False).st_mode)
     if is_dir != stat.S_ISDIR(there.st_mode):
         kinds = ("a directory", "no directory") if is_dir else ("no directory", "a directory")
         raise StageError(f"{shown} is {kinds[1]} here but {kinds[0]} at the source", "remove it first")
     if not is_dir:
-        if not dry:
-            os.rename(name, final, src_dir_fd=src, dst_dir_fd=dst)
+        _rename(src, name, dst, final, shown, dry)
         return
     merged.add(shown)
     inner = os.open(name, DIR_FLAGS, dir_fd=src)
     try:
         outer = os.open(final, DIR_FLAGS, dir_fd=dst)
         try:
-            children = os.listdir(inner)
-            if children and not os.access(".", os.W_OK | os.X_OK, dir_fd=outer, effective_ids=True):
-                raise RefusedError(f"cannot put files into {shown}: permission denied")
-            for child in children:
+            for child in os.listdir(inner):
                 _move(inner, child, outer, child, os.path.join(shown, child), dry, merged)
         finally:
             os.close(outer)
     finally:
         os.close(inner)
+
+
+def _rename(src: int, name: str, dst: int, final: str, shown: str, dry: bool) -> None:
+    if not dry:
+        os.rename(name, final, src_dir_fd=src, dst_dir_fd=dst)
+    elif not os.access(".", os.W_OK | os.X_OK, dir_fd=dst, effective_ids=True):
+        raise RefusedError(f"cannot put {shown} there: its directory may not be written to")

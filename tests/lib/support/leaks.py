@@ -150,6 +150,7 @@ def _entries(top: Path) -> list[os.DirEntry[str]]:
 def _describe(pid: int) -> str:
     try:
         process = psutil.Process(pid)
-        return f"{pid} {process.name()} ({process.status()}): {' '.join(process.cmdline())}"
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return f"{pid} {process.name()}: {'a zombie' if zombie else ' '.join(process.cmdline())}"
     except psutil.NoSuchProcess:
         return str(pid)

@@ -1,0 +1,151 @@
+"""cluster.console: every way in which a command can end, its line, its exit code, and its last event with --json."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import click
+import pytest
+
+from cluster.console import drive, main
+from staging.mover.errors import CLASSES, StageError
+
+
+def ended(work: Callable[[], int | None], *words: str) -> int:
+    """Run a click command that does `work` as the program `prog` and give its exit code."""
+
+    @click.command()
+    @click.option("--json", "as_json", is_flag=True)
+    @click.argument("rest", nargs=-1)
+    def command(as_json: bool, rest: tuple[str, ...]) -> int | None:
+        return work()
+
+    saved, sys.argv = sys.argv, ["prog", *words]
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main(command, "prog")
+    finally:
+        sys.argv = saved
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def raising(error: BaseException) -> Callable[[], int]:
+    def work() -> int:
+        raise error
+
+    return work
+
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), (3, 3), (137, 137)])
+def test_a_commands_result_is_its_exit_code(result: int | None, code: int, capsys: Captured) -> None:
+    assert ended(lambda: result) == code
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", CLASSES.values())
+def test_our_errors_are_one_line_with_their_remedy(kind: type[StageError], capsys: Captured) -> None:
+    assert ended(raising(kind("it broke", "mend it"))) == kind.exit_code
+    assert capsys.readouterr() == ("", "prog: it broke; mend it\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (
+            FileNotFoundError(2, "No such file or directory", "x"),
+            "prog: cannot use 'x': No such file or directory\n",
+            1,
+        ),
+        (
+            OSError(28, "No space left on device"),
+            "prog: cannot continue: No space left on device; free space there, or choose another destination\n",
+            8,
+        ),
+        (ZeroDivisionError("division by zero"), "prog: internal error: ZeroDivisionError: division by zero\n", 1),
+    ],
+)
+def test_other_errors_are_one_line_too(error: BaseException, line: str, code: int, capsys: Captured) -> None:
+    assert ended(raising(error)) == code
+    assert capsys.readouterr() == ("", line)
+
+
+def test_a_reader_that_is_gone_needs_no_line(capsys: Captured) -> None:
+    assert ended(raising(BrokenPipeError(32, "Broken pipe"))) == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "wire"),
+    [
+        (StageError("it broke", "mend it"), {"class": "StageError", "message": "it broke", "remedy": "mend it"}),
+        (KeyError("x"), {"class": "StageError", "message": "internal error: KeyError: 'x'", "remedy": ""}),
+    ],
+)
+def test_with_json_the_last_line_is_the_error_event(error: Exception, wire: dict[str, str], capsys: Captured) -> None:
+    assert ended(raising(error), "--json") == 1
+    event = json.loads(capsys.readouterr().out)
+    assert event.pop("time") > 0
+    assert event == {"type": "error", "schema": 1, "error": wire, "exit": 1}
+
+
+def test_the_words_of_another_command_are_not_ours(capsys: Captured) -> None:
+    assert ended(raising(StageError("it broke")), "--", "theirs", "--json") == 1
+    assert capsys.readouterr() == ("", "prog: it broke\n")
+
+
+@pytest.mark.parametrize("words", [("--nonesuch",), ("--json=x",)])
+def test_wrong_usage_is_one_line_with_a_remedy(words: tuple[str, ...], capsys: Captured) -> None:
+    assert ended(lambda: 0, *words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("prog: ")
+    assert err.endswith("; see `prog --help`\n")
+    assert err.count("\n") == 1
+
+
+def test_help_is_no_error(capsys: Captured) -> None:
+    assert ended(lambda: 1, "--help") == 0
+    assert "Usage: prog" in capsys.readouterr().out
+
+
+def waiting(tidied: list[str], number: signal.Signals) -> Callable[[], Coroutine[Any, Any, int]]:
+    async def work() -> int:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            tidied.append("up")
+        return 0
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [(signal.SIGTERM, 143, "prog: terminated\n"), (signal.SIGINT, 130, "prog: interrupted\n")],
+)
+def test_a_signal_ends_a_driven_command_after_it_has_tidied_up(
+    number: signal.Signals, code: int, line: str, capsys: Captured
+) -> None:
+    tidied: list[str] = []
+    assert ended(lambda: drive(waiting(tidied, number))) == code
+    assert tidied == ["up"]
+    assert capsys.readouterr().err.lstrip("\n") == line  # click ends the terminal's line with ^C on it
+
+
+def test_a_driven_commands_result_is_passed_on() -> None:
+    async def work() -> int:
+        return 7
+
+    assert ended(lambda: drive(work)) == 7

@@ -1,0 +1,147 @@
+"""The `stage` command without a cluster: its subcommands, `stage check`, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.layout import Layout
+from scheduler_hooks.commands.common import assumed_nodes
+from scheduler_hooks.directives import parse
+from scheduler_hooks.stage import COMMANDS
+from staging.mover.errors import UsageError
+from support.cli import Cli
+
+Make = Callable[[Layout | None], Cli]
+
+
+@pytest.fixture
+def alone(cli: Make) -> Cli:
+    """Where no cluster runs."""
+    return cli(Layout(Path("/nonexistent")))
+
+
+def write(directory: Path, *directives: str) -> Path:
+    path = directory / "job.sh"
+    path.write_text("\n".join(["#!/bin/sh", *(f"#STAGE {line}" for line in directives), "true", ""]))
+    return path
+
+
+def test_help_lists_every_subcommand(alone: Cli) -> None:
+    done = alone.stage("--help")
+    assert (done.code, done.err) == (0, "")
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +\S", done.out, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("words", [("nonesuch",), ("status", "--nonesuch"), ("up",), ("run",), ("each",), ("check",)])
+def test_wrong_usage_is_one_line_and_exit_2(alone: Cli, words: tuple[str, ...]) -> None:
+    done = alone.stage(*words)
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch(r"stage: .+; see `stage.* --help`\n", done.err)
+
+
+def test_check_finds_nothing_wrong(alone: Cli, tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    write(tmp_path, "nodes 2", "in f f", "out r-%N results/")
+    done = alone.stage("check", "job.sh")
+    assert (done.code, done.out, done.err) == (0, "", "job.sh: 1 in, 1 out: all well\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "job.sh"]
+
+
+def test_check_names_every_problem_with_its_line_and_remedy(alone: Cli, tmp_path: Path) -> None:
+    (tmp_path / "genome.fa").touch()
+    write(tmp_path, "nodes 2", "in genom.fa g", "inn x y", "out same results/", "out a /proc/nonesuch/b from=first")
+    done = alone.stage("check", "job.sh")
+    assert (done.code, done.out) == (2, "")
+    lines = done.err.splitlines()
+    assert [line.removeprefix("stage: ").split(":")[1] for line in lines[:3]] == ["3", "4", "5"]
+    assert "genom.fa does not exist; write genome.fa" in lines[0]
+    assert "unknown directive 'inn'; write in" in lines[1]
+    assert "2 nodes would write the same results/same; put %N in the destination name" in lines[2]
+
+
+def test_more_nodes_than_one_can_make_two_outputs_clash(alone: Cli, tmp_path: Path) -> None:
+    write(tmp_path, "out same results/")
+    assert alone.stage("check", "job.sh", "--nodes", "1").code == 0
+    assert alone.stage("check", "job.sh").code == 0
+    assert alone.stage("check", "job.sh", "--nodes", "2").code == 2
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_job_script_that_is_not_there_is_exit_4(alone: Cli, command: str) -> None:
+    done = alone.stage(command, "nonesuch.sh")
+    assert (done.code, done.out) == (4, "")
+    assert done.err == "stage: cannot read the job script nonesuch.sh: No such file or directory\n"
+
+
+def test_run_needs_to_know_how_many_nodes(alone: Cli, tmp_path: Path) -> None:
+    write(tmp_path)
+    done = alone.stage("run", "job.sh")
+    assert (done.code, done.err) == (
+        2,
+        "stage: job.sh does not say how many nodes it needs; give --nodes N, or #STAGE nodes N\n",
+    )
+
+
+def test_run_checks_before_it_starts_anything(alone: Cli, tmp_path: Path) -> None:
+    write(tmp_path, "nodes 2", "out same results/")
+    done = alone.stage("run", "job.sh")
+    assert (done.code, done.out) == (2, "")
+    assert "put %N in the destination name" in done.err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_dry_run_needs_no_cluster_and_starts_none(alone: Cli, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    write(tmp_path, "nodes 2", "in f f", "out r-%N results/")
+    done = alone.stage("run", "--dry-run", "job.sh")
+    assert (done.code, done.err) == (0, "")
+    assert "in   f -> n[1-2]:/scratch/stage-1/f  5 B each" in done.out
+    assert done.out.count("\nout ") == 2
+    assert not (tmp_path / "results").exists()
+
+
+def test_each_is_for_job_scripts(alone: Cli) -> None:
+    done = alone.stage("each", "--", "true")
+    assert (done.code, done.out) == (2, "")
+    assert "`stage each` is for job scripts" in done.err
+
+
+@pytest.mark.parametrize("words", [("status",), ("down",)])
+def test_without_a_cluster_the_remedy_is_to_start_one(alone: Cli, words: tuple[str, ...]) -> None:
+    done = alone.stage(*words)
+    assert (done.code, done.out) == (5, "")
+    assert "; start one with `stage up --local 4`" in done.err
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "251"])
+def test_an_embedded_cluster_has_limits(cli: Make, tmp_path: Path, count: str) -> None:
+    done = cli(Layout(tmp_path / "c")).stage("up", "--local", count)
+    assert (done.code, done.out) == (2, "")
+    assert "1 to 250 nodes" in done.err
+    assert not (tmp_path / "c").exists()
+
+
+def test_assumed_nodes_are_those_of_an_embedded_cluster() -> None:
+    count, _ = parse("#!/bin/sh\n#STAGE nodes 2", "job.sh")
+    named, _ = parse("#!/bin/sh\n#STAGE nodes gpu[3-4]", "job.sh")
+    nothing, _ = parse("#!/bin/sh", "job.sh")
+    assert assumed_nodes(count, None) == ("n1", "n2")
+    assert assumed_nodes(count, 1) == assumed_nodes(nothing, 1) == ("n1",)
+    assert assumed_nodes(named, None) == ("gpu3", "gpu4")
+    with pytest.raises(UsageError, match="give --nodes N"):
+        assumed_nodes(nothing, None)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_destination_one_may_not_write_is_refused(alone: Cli, tmp_path: Path) -> None:
+    (tmp_path / "shut").mkdir(mode=0o500)
+    write(tmp_path, "nodes 1", "out r shut/")
+    done = alone.stage("check", "job.sh")
+    assert done.code == 2
+    assert "you may not write" in done.err
