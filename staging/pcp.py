@@ -12,8 +12,9 @@ from cluster import console, door
 from cluster.layout import find
 from cluster.nodes import fold, parse
 from staging.mover.errors import UsageError
+from staging.mover.wire import MAX_BLOCK
 from staging.options import json_option, progress_option
-from staging.units import parse_size
+from staging.units import human_bytes, parse_size
 
 Known = dict[str, str]  # name to address
 
@@ -95,6 +96,9 @@ def command(
 
     if fanout != "auto":
         fanout = str(Shape.parse(fanout))
+    block_size = parse_size(block)
+    if block_size > MAX_BLOCK:
+        raise UsageError(f"a block of {block} is too large", f"choose at most {human_bytes(MAX_BLOCK)}")
     layout = find(cluster_dir)
     known = {n["name"]: n["address"] for n in door.ask(layout, {"op": "status"})["nodes"]}
     (*sources, dest), nodes = split_hosts(words, known)
@@ -107,7 +111,7 @@ def command(
         nodes=nodes,
         preserve=preserve,
         shape=fanout,
-        block=parse_size(block),
+        block=block_size,
     )
 
     async def work() -> int:

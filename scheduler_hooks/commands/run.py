@@ -15,11 +15,12 @@ from cluster import console, door, embedded
 from cluster.commands.options import cluster_option
 from cluster.commands.up import SERVICES
 from cluster.layout import Layout, find, personal
+from cluster.nodes import resolve_count
 from scheduler_hooks.commands.common import assumed_nodes, check, read_script, user
 from scheduler_hooks.dry_run import render
 from scheduler_hooks.job import Job, JobNode, fit_nodes
 from scheduler_hooks.jobscript import JobScript
-from staging.mover.errors import TemporaryError
+from staging.mover.errors import TemporaryError, UsageError
 from staging.options import json_option, progress_option
 
 
@@ -50,6 +51,9 @@ def command(job: str, count: int | None, dry_run: bool, cluster_dir: str | None,
         return 0
     if up:
         return _carry_out(layout, script, _members(names, up), progress, as_json)
+    strangers = [name for name in names if name not in resolve_count(len(names))]
+    if strangers:
+        raise UsageError(f"no cluster with the node {strangers[0]} is running", "start it, or ask for a number of nodes")
     if progress != "none" and not as_json:
         click.echo(f"no cluster is running: starting {len(names)} nodes on this machine for this job", err=True)
     with _own_cluster(len(names)) as own:

@@ -1,8 +1,8 @@
 """Which blocks are here, and which one a stream should ask for next. Pure; the caller holds the lock.
 
 The rule is "next available": a stream takes the first missing block of its own stripe that nobody has
-asked for, then one of any other stripe, and at the very end one that a slower stream still owes. So one slow
-stream or feed never sets the pace, and a dead one's blocks are asked for again elsewhere.
+asked for, then one of any other stripe, and at the very end, when it has been idle, one that a slower stream still
+owes. So one slow stream or feed never sets the pace, and a dead one's blocks are asked for again elsewhere.
 """
 
 from __future__ import annotations
@@ -42,17 +42,23 @@ class BlockMap:
             self.missing += 1
             self._rewind(block)
 
-    def next(self, stream: int, stripe: int) -> int | None:
-        """Claim a block for `stream`; None when there is nothing it could usefully ask for now."""
+    def next(self, stream: int, stripe: int, duplicate: bool = False) -> int | None:
+        """Claim a block for `stream`; None when there is nothing it could usefully ask for now.
+
+        Without `duplicate` only blocks that nobody has asked for; with it also those that another stream still owes,
+        the one it will come to last first.
+        """
         for offset in range(self.stripes):
             block = self._first_free((stripe + offset) % self.stripes)
             if block is not None:
                 self._claims[block] = {stream}
                 return block
-        owed = [(len(who), b) for b, who in self._claims.items() if stream not in who and len(who) < MAX_CLAIMS]
+        if not duplicate:
+            return None
+        owed = [(-len(who), b) for b, who in self._claims.items() if stream not in who and len(who) < MAX_CLAIMS]
         if not owed:
             return None
-        block = min(owed)[1]
+        block = max(owed)[1]
         self._claims[block].add(stream)
         return block
 

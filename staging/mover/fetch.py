@@ -25,8 +25,10 @@ from .replica import Replica
 
 CONNECT_SECONDS = 3
 SILENCE_SECONDS = 5
+STALL_SECONDS = 60  # of a peer that lives but has nothing for us: its own source may be slow
+IDLE_SECONDS = 0.5  # after which a stream takes over what another still owes
 PATIENCE_SECONDS = 12  # without a single new block, from anybody
-IN_FLIGHT_BYTES = 8 << 20
+IN_FLIGHT_BYTES = 4 << 20
 
 
 class Peer(NamedTuple):
@@ -263,30 +265,34 @@ class Fetcher:
         replica = self._replica
         with self.connected(peer) as connection:
             buffer = memoryview(bytearray(replica.layout.block))
-            window = max(2, min(32, IN_FLIGHT_BYTES // replica.layout.block))
+            window = max(2, min(16, IN_FLIGHT_BYTES // replica.layout.block))
             owed = 0
+            idle = time.monotonic()
             while not replica.over:
                 with replica.changed:
                     if replica.map.complete:
                         return
                     asked: list[bytes] = []
+                    # while others' answers are on their way anyway, asking again would only load the links
+                    eager = not owed and time.monotonic() - idle > IDLE_SECONDS
                     while owed + len(asked) < window:
-                        block = replica.map.next(number, stripe)
+                        block = replica.map.next(number, stripe, duplicate=eager)
                         if block is None:
                             break
                         asked.append(wire.request(wire.BLOCK, block))
                     if not asked and not owed:
-                        replica.changed.wait(0.5)
+                        replica.changed.wait(IDLE_SECONDS / 2)
                         continue
                 if asked:
                     connection.ask(b"".join(asked))
                     owed += len(asked)
                 got = connection.reply(buffer)
                 if got.status == wire.WAIT:
-                    if self._impatient():
+                    if time.monotonic() - self._fresh > STALL_SECONDS:
                         raise TimeoutError("it lives but has nothing for us")
                     continue
                 owed -= 1
+                idle = time.monotonic()
                 self._take(connection, got, buffer)
 
     def _impatient(self) -> bool:

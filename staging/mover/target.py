@@ -88,6 +88,8 @@ class Area:
         while not os.path.isdir(at):
             missing.append(at)
             at = os.path.dirname(at)
+        if missing and os.path.lexists(missing[-1]):
+            raise UsageError(f"{missing[-1]} is no directory", "remove it or name another destination")
         # rsync makes the last directory of a destination; more than that only where the caller wants it
         if len(missing) > (0 if self.target.rename or self.target.whole else 1) and not parents:
             raise UsageError(f"{missing[0]} does not exist", "make it first")

@@ -49,23 +49,27 @@ class Running:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self._started = time.monotonic()
+        self._read: list[str] = []
+
+    def elapsed(self) -> float:
+        """Seconds since its start."""
+        return time.monotonic() - self._started
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def lines_until(self, wanted: Callable[[str], bool]) -> list[str]:
-        """Its output lines up to the first that is `wanted`."""
+    def lines_until(self, wanted: Callable[[str], bool]) -> None:
+        """Read its output up to the first line that is `wanted`."""
         assert self.process.stdout is not None
-        lines: list[str] = []
         for line in self.process.stdout:
-            lines.append(line)
+            self._read.append(line)
             if wanted(line):
-                return lines
-        raise AssertionError(f"it ended without the awaited line: {lines}")
+                return
+        raise AssertionError(f"it ended without the awaited line: {self._read}")
 
     def wait(self, seconds: float = SECONDS) -> Done:
         out, err = self.process.communicate(timeout=seconds)
-        return Done(self.process.returncode, out, err, time.monotonic() - self._started)
+        return Done(self.process.returncode, "".join(self._read) + out, err, self.elapsed())
 
 
 class Cli:

@@ -39,15 +39,7 @@ def embedded_cluster(count: int, watched: leaks.Watched) -> Iterator[Layout]:
 
 def cluster_processes(layout: Layout) -> list[psutil.Process]:
     """Head, services, workers, launchers, minders and movers of one cluster."""
-    base = str(layout.base)
-    own = []
-    for process in leaks.run_processes():
-        try:
-            if base in process.cmdline() and process.cmdline()[1] == "-m":
-                own.append(process)
-        except psutil.Error:  # it has just ended
-            continue
-    return own
+    return leaks.with_word(str(layout.base))
 
 
 def head_pid(layout: Layout) -> int:

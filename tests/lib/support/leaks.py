@@ -88,6 +88,18 @@ def run_processes() -> list[psutil.Process]:
     return [process for process in found.values() if process.is_running()]
 
 
+def with_word(word: str) -> list[psutil.Process]:
+    """The processes of this run that have this word in their command line."""
+    found = []
+    for process in run_processes():
+        try:
+            if word in process.cmdline():
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
 def partial_replicas(tree: Path) -> Iterator[str]:
     for base, names, _ in os.walk(tree):
         for name in [name for name in names if name.startswith(AREA_PREFIX)]:

@@ -30,19 +30,19 @@ class Claims(RuleBasedStateMachine):
         self.have.add(block)
         self.claims.pop(block, None)
 
-    @rule(stream=streams, stripe=st.integers(0, 3))
-    def claim(self, stream: int, stripe: int) -> None:
+    @rule(stream=streams, stripe=st.integers(0, 3), duplicate=st.booleans())
+    def claim(self, stream: int, stripe: int, duplicate: bool) -> None:
         free = self.free()
         own = [b for b in free if b % self.map.stripes == stripe % self.map.stripes]
         owed = [b for b, who in self.claims.items() if stream not in who and len(who) < MAX_CLAIMS]
-        block = self.map.next(stream, stripe)
+        block = self.map.next(stream, stripe, duplicate)
         if own:
             assert block == own[0]
         elif free:
             assert block in free
-        elif owed:
+        elif owed and duplicate:
             fewest = min(len(self.claims[b]) for b in owed)
-            assert block == min(b for b in owed if len(self.claims[b]) == fewest)
+            assert block == max(b for b in owed if len(self.claims[b]) == fewest)
         else:
             assert block is None
         if block is not None:
@@ -111,11 +111,11 @@ def test_streams_of_any_speed_share_all_blocks(blocks: int, count: int, random: 
             del owed[stream]
             have.release(stream)
             continue
-        block = have.next(stream, stream)
+        block = have.next(stream, stream, duplicate=not owed[stream])
         if block is not None:
             asked[block] += 1
             owed[stream].append(block)
-        if owed[stream] and random.choice([True, False]):
+        if owed[stream] and random.random() < 0.5:
             have.add(owed[stream].pop(0))
     assert all(1 <= times < MAX_CLAIMS + count for times in asked)
 

@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.movers import ODD_NAMES, ROOT, make_odd_tree, open_count, unprivileged, write_sparse
 
 from staging.mover.errors import SourceChanged, SourceError
 from staging.mover.manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest, check
 from staging.mover.scan import Found, scan, unchanged
+from support.movers import ODD_NAMES, ROOT, make_odd_tree, open_count, unprivileged, write_sparse
 
 
 def by_path(found: Found) -> dict[str, Entry]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.movers import ROOT, listing, make_odd_tree, open_count, unprivileged, write_sparse
 
 from staging.mover.errors import RefusedError, SpaceError, StageError
 from staging.mover.manifest import Manifest
@@ -21,6 +20,7 @@ from staging.mover.scan import scan
 from staging.mover.sink import Sink
 from staging.mover.source import Source
 from staging.mover.target import Area, resolve
+from support.movers import ROOT, listing, make_odd_tree, open_count, unprivileged, write_sparse
 
 BLOCK = 5000
 

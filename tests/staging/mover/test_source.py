@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.movers import make_odd_tree, open_count
 
 from staging.mover.digests import content_digest
 from staging.mover.errors import SourceChanged, SourceError, StageError
 from staging.mover.manifest import FILE, Manifest
 from staging.mover.scan import scan
 from staging.mover.source import Source
+from support.movers import make_odd_tree, open_count
 
 
 def source_of(path: Path, block: int = 1000) -> Source:

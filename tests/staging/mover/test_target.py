@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.movers import NOBODY, ROOT, listing, open_count, unprivileged
 
 from staging.mover.errors import RefusedError, SpaceError, StageError, TemporaryError, UsageError
 from staging.mover.target import AREA_PREFIX, Area, Target, locate, resolve
+from support.movers import NOBODY, ROOT, listing, open_count, unprivileged
 
 ID = "0123456789abcdef"
 
@@ -193,7 +193,7 @@ def test_missing_parents(tmp_path: Path, target: Target, parents: bool, fine: bo
 
 def test_parent_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StageError, match="File exists"):
+    with pytest.raises(StageError, match="file is no directory; remove it"):
         Area(Target(f"{tmp_path}/file/sub"), ID, parents=True)
     assert os.listdir(tmp_path) == ["file"]
 

@@ -1,0 +1,173 @@
+"""pcp on a real cluster: what arrives is what was sent, by every shape of tree and to every kind of destination."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.layout import Layout
+from support import trees
+from support.cli import Cli
+
+ALL = "n[1-4]"
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("source") / "odd tree"
+    trees.make_odd_tree(top)
+    return top
+
+
+@pytest.mark.parametrize("shape", ["1", "2", "double"])
+def test_a_tree_arrives_on_every_node_as_it_is(here: Cli, spot: Any, tree: Path, shape: str) -> None:
+    done = here.pcp("-r", "-p", "-f", shape, tree, f"{spot.dest}/copy", ALL)
+    assert (done.code, len(done.out.splitlines())) == (0, 4), done.err
+    for node in spot.nodes:
+        assert f"Write succeeded on {node} (127.0.0.{int(node[1]) + 1})\n" in done.out
+        trees.assert_same(spot.on(node, "copy"), tree)
+        assert spot.names(node) == ["copy"]
+        for name in ("sparse", "hole", "hole at the end"):
+            assert trees.blocks(spot.on(node, "copy", name)) <= trees.blocks(tree / name) + 64 * 1024
+
+
+def test_without_p_modes_follow_the_umask_and_times_are_now(here: Cli, spot: Any, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    (tmp_path / "f").chmod(0o4777)
+    os.utime(tmp_path / "f", (1, 1))
+    saved = os.umask(0o027)
+    try:
+        assert here.pcp("f", f"{spot.dest}/f", "n1").code == 0
+    finally:
+        os.umask(saved)
+    info = spot.on("n1", "f").stat()
+    assert stat.S_IMODE(info.st_mode) == 0o750
+    assert info.st_mtime > 1_000_000
+
+
+def test_what_is_there_already_is_not_sent_again(here: Cli, spot: Any, big: Path) -> None:
+    words = ("--json", "-p", big, f"{spot.dest}/big", "n1", "n2")
+    first, again = here.pcp(*words), here.pcp(*words)
+    size = big.stat().st_size
+    for done, fetched in ((first, size), (again, 0)):
+        assert done.code == 0
+        events = done.per_node("node-done")
+        assert {node: event["fetched"] for node, event in events.items()} == {"n1": fetched, "n2": fetched}
+        assert {event["reused"] for event in events.values()} == {size - fetched}
+        assert len({event["digest"] for event in events.values()}) == 1
+    assert all(trees.same_bytes(spot.on(node, "big"), big) for node in ("n1", "n2"))
+
+
+def test_a_changed_file_replaces_the_old_one_and_only_what_differs_is_sent(
+    here: Cli, spot: Any, tmp_path: Path
+) -> None:
+    data = bytearray(os.urandom(8 << 20))
+    (tmp_path / "f").write_bytes(data)
+    assert here.pcp("-b", "256K", "f", f"{spot.dest}/f", "n1").code == 0
+    inode = spot.on("n1", "f").stat().st_ino
+    data[5 << 20] ^= 1
+    (tmp_path / "f").write_bytes(data)
+    done = here.pcp("-b", "256K", "--json", "f", f"{spot.dest}/f", "n1")
+    assert done.per_node("node-done")["n1"]["fetched"] == 256 << 10
+    assert spot.on("n1", "f").read_bytes() == data
+    assert spot.on("n1", "f").stat().st_ino != inode
+
+
+@pytest.mark.parametrize(
+    ("sources", "dest", "expected"),
+    [
+        (["f"], "new", {"new": b"f"}),
+        (["f"], "there", {"there/f": b"f"}),
+        (["f"], "there/", {"there/f": b"f"}),
+        (["f"], "made/", {"made/f": b"f"}),
+        (["f", "g"], "made", {"made/f": b"f", "made/g": b"g"}),
+        (["f"], "full/f", {"full/f": b"f"}),
+        (["d"], "new", {"new/inner": b"i"}),
+        (["d"], "there", {"there/d/inner": b"i"}),
+        (["d", "f"], "there", {"there/d/inner": b"i", "there/f": b"f"}),
+        (["d/inner"], "there", {"there/inner": b"i"}),
+        (["link"], "new", {"new": b"f"}),
+    ],
+)
+def test_destinations_mean_what_they_mean_to_cp(
+    here: Cli, spot: Any, tmp_path: Path, sources: list[str], dest: str, expected: dict[str, bytes]
+) -> None:
+    for name in "fg":
+        (tmp_path / name).write_text(name)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "inner").write_text("i")
+    (tmp_path / "link").symlink_to("f")
+    spot.on("n1", "there").mkdir()
+    spot.on("n1", "full").mkdir()
+    spot.on("n1", "full", "f").write_text("old")
+    done = here.pcp("-r", *sources, f"{spot.dest}/{dest}", "n1")
+    assert done.code == 0, done.out + done.err
+    top = spot.on("n1")
+    found = {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+    assert found == {"full/f": b"old", **expected}
+
+
+def test_what_holds_no_data_is_left_out_and_said_so(here: Cli, spot: Any, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    os.mkfifo(tmp_path / "d" / "pipe")
+    (tmp_path / "d" / "f").touch()
+    done = here.pcp("-r", "d", f"{spot.dest}/d", "n1")
+    assert done.code == 0
+    assert re.search(r"d/pipe is no file, directory or link; left out", done.err)
+    assert os.listdir(spot.on("n1", "d")) == ["f"]
+
+
+def test_events_tell_the_whole_story(here: Cli, spot: Any, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 1000)
+    done = here.pcp("--json", "-f", "2", "f", f"{spot.dest}/f", "n3", "n1")
+    assert (done.code, done.err) == (0, "")
+    events = done.events()
+    assert len(events) == len(done.out.splitlines())
+    assert [events[0]["type"], events[-1]["type"]] == ["transfer-start", "transfer-end"]
+    start = events[0]
+    assert (start["nodes"], start["files"], start["bytes"], start["detail"]) == (["n3", "n1"], 1, 1000, "tree:2")
+    assert start["addresses"] == {"n3": "127.0.0.4", "n1": "127.0.0.2"}
+    assert set(done.per_node("node-done")) == {"n1", "n3"}
+    assert sorted(events[-1]["ok"]) == ["n1", "n3"]
+    assert events[-1]["digest"] == done.per_node("node-done")["n1"]["digest"]
+
+
+def test_quiet_prints_nothing_when_all_is_well(here: Cli, spot: Any, tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    done = here.pcp("-q", "f", f"{spot.dest}/f", ALL)
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_copies_at_the_same_time_do_not_disturb_one_another(here: Cli, spot: Any, tmp_path: Path, big: Path) -> None:
+    names = [f"f{number}" for number in range(4)]
+    for name in names:
+        (tmp_path / name).write_bytes(os.urandom(1 << 20))
+    with (
+        here.start("pcp", names[0], f"{spot.dest}/f0", ALL) as a,
+        here.start("pcp", names[1], f"{spot.dest}/f1", ALL) as b,
+        here.start("pcp", names[2], f"{spot.dest}/f2", "n1") as c,
+        here.start("pcp", names[3], f"{spot.dest}/f3", "n4") as d,
+    ):
+        assert [running.wait().code for running in (a, b, c, d)] == [0, 0, 0, 0]
+    for name, nodes in zip(names, (spot.nodes, spot.nodes, ["n1"], ["n4"]), strict=True):
+        assert all(spot.on(node, name).read_bytes() == (tmp_path / name).read_bytes() for node in nodes)
+
+
+@pytest.mark.parametrize("words", [("status",), ("status", "--json")])
+def test_status_is_quick_and_loads_nothing_heavy(
+    cli: Callable[[Layout], Cli], cluster4: Layout, words: tuple[str, ...]
+) -> None:
+    done = cli(cluster4).stage(*words, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert "cluster.door" in loaded
+    assert not {"asyncio", "dask", "distributed", "cryptography", "ssl"} & loaded
+    plain = cli(cluster4).stage(*words)
+    print(f"stage {' '.join(words)}: {plain.seconds:.3f} s")
+    assert plain.seconds < 1
+    assert plain.out.count("127.0.0.") == 4
