@@ -72,6 +72,8 @@ def start(layout: Layout, count: int, services: Sequence[str], owned: bool = Fal
     except BaseException:
         for process in started.values():
             process.terminate()
+        for process in started.values():
+            wait_gone(process.pid, STOP_SECONDS)
         if owner is not None:
             os.close(owner)
         raise

@@ -94,6 +94,13 @@ class Listener:
             raise wire.ProtocolError("a stranger")
 
 
+def umask() -> int:
+    """This process's umask, which what it runs on nodes is to have too."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 async def run(
     layout: Layout, host: str, processes: Sequence[Process], output: Output, tell: Callable[[dict[str, Any]], None]
 ) -> None:

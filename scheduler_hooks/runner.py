@@ -135,10 +135,10 @@ class Runner:
         await self._put_script(first)
         # as the kernel starts a script, but without asking for its mode to allow it
         argv = (*job.script.interpreter, os.path.join(scratch, SCRIPT))
-        request = LaunchRequest(argv, self._environment(first), job.base, fallback_cwd=scratch)
+        request = LaunchRequest(argv, self._environment(first), job.base, scratch, processes.umask())
 
         def write(stream: str, data: bytes) -> None:
-            target = sys.stdout if stream == "stdout" else sys.stderr
+            target = sys.stdout if stream == "stdout" and not self._shown.as_json else sys.stderr
             target.buffer.write(data)
             target.buffer.flush()
 

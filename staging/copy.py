@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.layout import Layout
 from cluster.line import Line
+from cluster.run import umask
 from staging.local_mover import LocalMover
 from staging.mover.errors import Interrupted, StageError
 from staging.orders import Membership, SinkOrder, SourceOrder, feeds_order
@@ -92,15 +92,13 @@ async def push(place: Place, order: Push, tell: Tell) -> None:
 
 
 def _broadcast(order: Push, member: Membership, opened: dict[str, Any]) -> dict[str, Any]:
-    umask = os.umask(0)
-    os.umask(umask)
     return {
         "op": "broadcast",
         "transfer": member.transfer,
         "key": member.key,
         "source": opened["endpoint"],
         "manifest": opened["manifest"],
-        "umask": umask,
+        "umask": umask(),
         "nodes": list(order.nodes),
         "label": order.label,
         "what": order.what,

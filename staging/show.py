@@ -17,8 +17,9 @@ TICK_SECONDS = 0.25
 
 
 class Show:
-    def __init__(self, display: Display, talkative: bool) -> None:
+    def __init__(self, display: Display, as_json: bool, talkative: bool) -> None:
         self.display = display
+        self.as_json = as_json
         self.report = Report()
         self._talkative = talkative
 
@@ -45,7 +46,7 @@ async def show(mode: Mode, as_json: bool) -> AsyncIterator[Show]:
 
     ticking = asyncio.create_task(tick())
     try:
-        yield Show(display, talkative=mode != "none" and not as_json)
+        yield Show(display, as_json, talkative=mode != "none" and not as_json)
     finally:
         ticking.cancel()
         await asyncio.gather(ticking, return_exceptions=True)

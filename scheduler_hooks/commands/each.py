@@ -14,7 +14,7 @@ from cluster.launch_request import LaunchRequest
 from cluster.layout import find
 from cluster.nodes import fold, parse
 from cluster.output import Mode, Output
-from cluster.run import Process, run
+from cluster.run import Process, run, umask
 from scheduler_hooks.commands.common import user
 from scheduler_hooks.patterns import Values, fill
 from staging.mover.errors import UsageError, describe, from_wire
@@ -88,4 +88,4 @@ def _process(rank: int, name: str, argv: tuple[str, ...], roots: dict[str, str])
     env["STAGE_DIR"] = local(env["STAGE_DIR"])
     if ENV_DOOR in env:
         env[ENV_DOOR] = str(find().door(name))
-    return Process(name, rank, LaunchRequest(words, env, local(os.getcwd()), fallback_cwd=env["STAGE_DIR"]))
+    return Process(name, rank, LaunchRequest(words, env, local(os.getcwd()), env["STAGE_DIR"], umask()))

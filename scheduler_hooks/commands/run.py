@@ -53,7 +53,9 @@ def command(job: str, count: int | None, dry_run: bool, cluster_dir: str | None,
         return _carry_out(layout, script, _members(names, up), progress, as_json)
     strangers = [name for name in names if name not in resolve_count(len(names))]
     if strangers:
-        raise UsageError(f"no cluster with the node {strangers[0]} is running", "start it, or ask for a number of nodes")
+        raise UsageError(
+            f"no cluster with the node {strangers[0]} is running", "start it, or ask for a number of nodes"
+        )
     if progress != "none" and not as_json:
         click.echo(f"no cluster is running: starting {len(names)} nodes on this machine for this job", err=True)
     with _own_cluster(len(names)) as own:

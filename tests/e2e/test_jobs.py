@@ -44,8 +44,14 @@ def tree(top: Path) -> dict[str, str]:
 def test_the_script_runs_once_on_the_first_node_where_it_was_submitted(
     here: Cli, cluster4: Layout, script: Script, tmp_path: Path
 ) -> None:
-    path = script("env | grep ^STAGE_; pwd; ls -d $STAGE_DIR; echo to stderr >&2")
-    done = here.stage("run", path, "--nodes", "3", "--progress", "none")
+    path = script(
+        "env | grep ^STAGE_; umask; pwd; ls -d $STAGE_DIR; echo to stderr >&2; stage each -N -w n1 -- sh -c umask"
+    )
+    saved = os.umask(0o037)
+    try:
+        done = here.stage("run", path, "--nodes", "3", "--progress", "none")
+    finally:
+        os.umask(saved)
     assert done.code == 0
     lines = done.out.splitlines()
     variables = dict(line.split("=", 1) for line in lines if line.startswith("STAGE_"))
@@ -62,7 +68,7 @@ def test_the_script_runs_once_on_the_first_node_where_it_was_submitted(
         "STAGE_RANK": "0",
         "STAGE_NODE": "n1",
     }
-    assert lines[-2:] == [str(tmp_path), directory]
+    assert lines[-4:] == ["0037", str(tmp_path), directory, "0037"]
     assert "to stderr" in done.err
 
 
@@ -254,68 +260,72 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(
 # stage each ---------------------------------------------------------------------------------------------------
 
 
-def each(here: Cli, script: Script, command: str, *directives: str) -> Done:
-    return here.stage("run", script(f"stage each {command}", *directives), "--progress", "none")
+def each(here: Cli, script: Script, *commands: str, nodes: int = 3) -> list[Done]:
+    """Run `stage each COMMAND` for each command in one job; how each of them ended."""
+    say = "printf '\\nend %d\\n' $code; printf '\\nend\\n' >&2"
+    body = "\n".join(f"stage each {command}; code=$?; {say}" for command in commands)
+    done = here.stage("run", script(body), "--nodes", str(nodes), "--progress", "none")
+    assert done.code == 0, done.err
+    outs, errs = re.split(r"\nend (\d+)\n", done.out), done.err.split("\nend\n")
+    ends = zip(outs[::2], outs[1::2], errs, strict=False)
+    return [Done(int(code), out, err, 0) for out, code, err in ends]
 
 
 def test_each_runs_on_every_node_with_its_own_names(here: Cli, script: Script) -> None:
-    body = "-- sh -c 'echo %n %N %j %x %% $STAGE_RANK $STAGE_NODE; echo $STAGE_DIR >&2; exit 0'"
-    done = each(here, script, body)
-    assert done.code == 0
-    number = done.out.split()[3]
-    assert sorted(done.out.splitlines()) == [f"n{n}: {n - 1} n{n} {number} job.sh % {n - 1} n{n}" for n in (1, 2, 3, 4)]
-    assert len(re.findall(r"^n(\d): .*/nodes/n\1/root/scratch/stage-", done.err, re.MULTILINE)) == 4
+    named, some, strange, nested = each(
+        here,
+        script,
+        "-- sh -c 'echo %n %N %j %x %% $STAGE_RANK $STAGE_NODE; echo $STAGE_DIR >&2; exit 0'",
+        "-w n[1,3] -- echo %n",
+        "-w n[2,4] -- echo %n",
+        "-w n2 -N -- stage each -N -w n1 -- printenv STAGE_NODE",
+    )
+    number = named.out.split()[3]
+    assert sorted(named.out.splitlines()) == [f"n{n}: {n - 1} n{n} {number} job.sh % {n - 1} n{n}" for n in (1, 2, 3)]
+    assert len(re.findall(r"^n(\d): .*/nodes/n\1/root/scratch/stage-", named.err, re.MULTILINE)) == 3
+    assert sorted(some.out.splitlines()) == ["n1: 0", "n3: 2"]
+    assert (strange.code, strange.out) == (2, "")
+    assert "n4 is not a node of this job; choose from n[1-3]" in strange.err
+    assert (nested.code, nested.out) == (0, "n1\n")
 
 
-def test_each_on_some_nodes(here: Cli, script: Script) -> None:
-    done = each(here, script, "-w n[2,4] -- echo %n", "nodes 4")
-    assert sorted(done.out.splitlines()) == ["n2: 1", "n4: 3"]
-    done = each(here, script, "-w n[2,4] -- echo %n", "nodes 3")
-    assert (done.code, done.out) == (2, "")
-    assert "n4 is not a node of this job; choose from n[1-3]" in done.err
-
-
-def test_each_without_labels_and_gathered(here: Cli, script: Script) -> None:
-    assert each(here, script, "-N -- echo same", "nodes 3").out == "same\n" * 3
+def test_each_labels_gathers_or_passes_on_what_is_said(here: Cli, script: Script) -> None:
+    raw, gathered, much, silent = each(
+        here,
+        script,
+        "-N -- echo same",
+        "-b -- sh -c '[ %n = 1 ] && echo other || echo same'",
+        "-- seq 20000",
+        "-N -- cat",
+    )
+    assert raw.out == "same\n" * 3
     rule = "-" * 15
-    done = each(here, script, """-b -- sh -c '[ %n = 1 ] && echo other || echo same'""", "nodes 3")
-    groups = done.out.split(f"{rule}\nn")
-    assert sorted(groups) == ["", f"2\n{rule}\nother\n", f"[1,3]\n{rule}\nsame\n"]
-
-
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [
-        ("sh -c 'exit %n'", 3),
-        ("sh -c '[ %n = 2 ] && kill -15 $$; exit 1'", 143),
-        ("true", 0),
-        ("nonesuch-command", 127),
-        ("/", 126),
-    ],
-)
-def test_each_returns_the_highest_exit_code(here: Cli, script: Script, command: str, code: int) -> None:
-    assert each(here, script, f"-- {command}").code == code
-
-
-def test_each_keeps_much_output_whole(here: Cli, script: Script) -> None:
-    done = each(here, script, "-- seq 20000", "nodes 3")
-    lines = done.out.splitlines()
+    assert sorted(gathered.out.split(f"{rule}\nn")) == ["", f"2\n{rule}\nother\n", f"[1,3]\n{rule}\nsame\n"]
+    lines = much.out.splitlines()
     for node in ("n1", "n2", "n3"):
-        assert [line.removeprefix(f"{node}: ") for line in lines if line.startswith(node)] == [
-            str(number) for number in range(1, 20001)
-        ]
+        own = [line.removeprefix(f"{node}: ") for line in lines if line.startswith(node)]
+        assert own == [str(number) for number in range(1, 20001)]
+    assert (silent.code, silent.out) == (0, "")  # processes have no input
 
 
-def test_each_gives_processes_no_input(here: Cli, script: Script) -> None:
-    assert each(here, script, "-N -- cat", "nodes 1").out == ""
-
-
-def test_each_inside_each_is_still_the_job(here: Cli, script: Script) -> None:
-    done = each(here, script, "-w n2 -N -- stage each -N -w n1 -- printenv STAGE_NODE", "nodes 2")
-    assert (done.code, done.out) == (0, "n1\n")
+def test_each_returns_the_highest_exit_code(here: Cli, script: Script) -> None:
+    commands = {
+        "-- sh -c 'exit %n'": 2,
+        "-- sh -c '[ %n = 2 ] && kill -15 $$; exit 1'": 143,
+        "-- true": 0,
+        "-- nonesuch-command": 127,
+        "-- /": 126,
+    }
+    assert [done.code for done in each(here, script, *commands)] == list(commands.values())
 
 
 # json and signals ---------------------------------------------------------------------------------------------
+
+
+def test_with_json_what_the_job_says_is_for_people(here: Cli, script: Script) -> None:
+    done = here.stage("run", "--json", script("printf 'no end'; echo; printf '{}'", "nodes 1"))
+    assert done.err == "no end\n{}"
+    assert all("type" in json.loads(line) for line in done.out.splitlines())
 
 
 def test_with_json_every_phase_is_told(here: Cli, script: Script, tmp_path: Path) -> None:

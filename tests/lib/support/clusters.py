@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,10 +32,18 @@ def embedded_cluster(count: int, watched: leaks.Watched) -> Iterator[Layout]:
         if embedded.running(layout):
             assert ports
             embedded.stop(layout)
-        assert not [p for p in members if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        assert not [process for process in members if leaks.alive(process)]
+        reap()
         assert not ports & leaks.open_ports()
         embedded.remove(layout)
         assert not layout.base.exists()
+
+
+def reap() -> None:
+    """Take note of the end of daemons that were started here and then ended by a test."""
+    for child in psutil.Process().children():
+        if child.status() == psutil.STATUS_ZOMBIE:
+            os.waitpid(child.pid, 0)
 
 
 def cluster_processes(layout: Layout) -> list[psutil.Process]:

@@ -88,12 +88,20 @@ def run_processes() -> list[psutil.Process]:
     return [process for process in found.values() if process.is_running()]
 
 
+def alive(process: psutil.Process) -> bool:
+    """Whether it has not ended yet; a zombie has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def with_word(word: str) -> list[psutil.Process]:
-    """The processes of this run that have this word in their command line."""
+    """The living processes of this run that have this text in a word of their command line."""
     found = []
     for process in run_processes():
         try:
-            if word in process.cmdline():
+            if any(word in part for part in process.cmdline()):
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

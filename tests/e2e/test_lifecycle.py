@@ -1,0 +1,248 @@
+"""Clusters that are started, broken, mended and ended: nothing of them may outlive them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster import door, embedded
+from cluster.commands.up import SERVICES
+from cluster.layout import Layout, personal
+from staging.mover.errors import StageError, TemporaryError
+from support import leaks, trees
+from support.cli import Cli
+from support.clusters import cluster_processes, embedded_cluster, head_pid, node_pid
+from support.polling import until
+
+NOTICED_WITHIN = 10.0  # seconds from the loss of the head to the end of everything
+
+Make = Callable[[Layout | None], Cli]
+
+
+@pytest.fixture
+def layout() -> Iterator[Layout]:
+    """Where a test may start a cluster by commands; all of it is gone at the end, however the test ended."""
+    layout = Layout(Path(tempfile.mkdtemp(prefix="c")))
+    yield layout
+    left = cluster_processes(layout)
+    for process in left:
+        process.kill()
+    until("the cluster's end", lambda: not cluster_processes(layout))
+    embedded.remove(layout)
+    assert not left
+
+
+@pytest.fixture
+def cluster3(watched: leaks.Watched) -> Iterator[Layout]:
+    """A cluster of three nodes that the test may break."""
+    with embedded_cluster(3, watched) as layout:
+        yield layout
+
+
+def states(layout: Layout) -> dict[str, str]:
+    return {n["name"]: n["state"] for n in door.ask(layout, {"op": "status"})["nodes"]}
+
+
+def test_up_status_up_again_and_down(cli: Make, layout: Layout) -> None:
+    run = cli(layout)
+    up = run.stage("up", "--local", "2")
+    assert (up.code, up.out) == (0, "")
+    assert up.err.startswith("2 nodes up in ")
+    status = json.loads(run.stage("status", "--json").out)
+    assert (status["schema"], status["cluster"], status["pid"]) == (1, str(layout.base), head_pid(layout))
+    for number, node in enumerate(status["nodes"], 1):
+        name = f"n{number}"
+        assert node.pop("pid") in psutil.pids()
+        address = f"127.0.0.{number + 1}"
+        assert node == {"name": name, "address": address, "state": "up", "root": str(layout.root(name))}
+    table = run.stage("status").out.splitlines()
+    assert table[0].split() == ["name", "address", "state", "pid", "root"]
+    assert [line.split()[:3] for line in table[1:]] == [["n1", "127.0.0.2", "up"], ["n2", "127.0.0.3", "up"]]
+    head = head_pid(layout)
+    assert run.stage("up", "--local", "3").code == 0
+    assert head_pid(layout) == head
+    assert states(layout) == dict.fromkeys(("n1", "n2", "n3"), "up")
+    members = cluster_processes(layout)
+    assert len(members) == 1 + 3 * 3  # the head; a service, a launcher and a worker for each node
+    ports = leaks.listening(members)
+    down = run.stage("down")
+    assert (down.code, down.out, down.err) == (0, "", "the cluster has ended\n")
+    assert not [process for process in members if leaks.alive(process)]
+    assert not ports & leaks.open_ports()
+    assert not layout.base.exists()
+    assert run.stage("down").code == 5
+
+
+def test_down_may_keep_the_files_and_up_finds_them_again(cli: Make, layout: Layout) -> None:
+    run = cli(layout)
+    assert run.stage("up", "--local", "1").code == 0
+    (layout.root("n1") / "scratch" / "mine").write_text("kept")
+    assert run.stage("down", "--keep").err == f"the cluster has ended; its files are kept in {layout.base}\n"
+    assert not layout.head_socket.exists()
+    assert run.stage("up", "--local", "1").code == 0
+    assert (layout.root("n1") / "scratch" / "mine").read_text() == "kept"
+    assert run.stage("down").code == 0
+
+
+def test_a_cluster_is_its_owners_alone(cluster3: Layout) -> None:
+    doors = [cluster3.head_socket, *map(cluster3.door, ("n1", "n2", "n3"))]
+    keys = [path for path in cluster3.keys.iterdir() if "BEGIN PUBLIC" not in path.read_text()]
+    assert len(keys) >= 2
+    for path in (cluster3.base, cluster3.keys, cluster3.logs, cluster3.head_file, *doors, *keys):
+        assert path.lstat().st_mode & 0o077 == 0, path
+    ports = leaks.listening(cluster_processes(cluster3))
+    assert {line.split()[1].split(":")[0][-2:] for line in ports} == {"7F"}  # all of them on 127.*
+
+
+def test_stage_run_without_a_cluster_has_one_of_its_own_for_as_long_as_it_runs(cli: Make, tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text("#!/bin/sh\n#STAGE nodes 2\nstage status; stage each -- echo hello; exit 5\n")
+    done = cli(None).stage("run", "job.sh")
+    assert done.code == 5, done.err
+    assert done.out.count(" up ") == 2
+    assert done.out.count("hello") == 2
+    assert not personal().exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_cluster_of_its_own_ends_with_stage_run(cli: Make, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    mark = "16180.3"
+    (tmp_path / "job.sh").write_text(f"#!/bin/sh\n#STAGE nodes 1\nsetsid sleep {mark}\n")
+    with cli(None).start("stage", "run", "job.sh") as running:
+        until("the job's process", lambda: leaks.with_word(mark), 30)
+        running.signal(number)
+        assert running.wait().code == code
+    until("the end of the cluster", lambda: not leaks.with_word(str(personal())) and not leaks.with_word(mark))
+    if number == signal.SIGKILL:  # nobody was left to remove its files
+        (left,) = personal().iterdir()
+        embedded.remove(Layout(left))
+    assert not personal().exists()
+
+
+def test_a_job_on_named_nodes_is_not_run_on_others(cli: Make, tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text("#!/bin/sh\n#STAGE nodes gpu[1-2]\necho ran\n")
+    done = cli(None).stage("run", "job.sh")
+    assert (done.code, done.out) == (2, "")
+    assert "no cluster with the node gpu1 is running" in done.err
+
+
+def test_a_node_that_dies_midway_costs_its_own_line_and_comes_back(cli: Make, cluster3: Layout, big: Path) -> None:
+    run = cli(cluster3)
+    with run.start("pcp", "--json", "-f", "1", big, "/scratch/big", "n[1-3]") as running:
+        until("some bytes", lambda: list((cluster3.root("n2") / "scratch").glob(".lsh-*/tree/big")), every=0.002)
+        victims = [psutil.Process(node_pid(cluster3, "n2")), *psutil.Process(node_pid(cluster3, "n2")).children(True)]
+        os.kill(node_pid(cluster3, "n2"), signal.SIGKILL)
+        done = running.wait(20)
+    assert done.code == 3, done.err
+    failed = done.per_node("node-failed")
+    assert list(failed) == ["n2"]
+    assert failed["n2"]["error"]["class"] in ("Unreachable", "Interrupted")
+    assert done.seconds < 15
+    for node in ("n1", "n3"):
+        assert trees.same_bytes(cluster3.root(node) / "scratch" / "big", big)
+    assert not (cluster3.root("n2") / "scratch" / "big").exists()
+    until("the end of all of it", lambda: not [process for process in victims if leaks.alive(process)])
+    status = run.stage("status")
+    assert [line.split()[2] for line in status.out.splitlines()[1:]] == ["up", "down", "up"]
+    refused = run.pcp(big, "/scratch/big", "n2")
+    assert refused.code == 5
+    assert "n2" in refused.out
+    assert run.stage("up", "--local", "3").code == 0
+    assert states(cluster3) == dict.fromkeys(("n1", "n2", "n3"), "up")
+    again = run.pcp("--json", big, "/scratch/big", "n[1-3]")
+    assert again.code == 0
+    assert again.per_node("node-done")["n2"]["reused"] > 0
+    assert trees.same_bytes(cluster3.root("n2") / "scratch" / "big", big)
+
+
+@pytest.mark.parametrize("member", ["stage-worker", "stage-launcher"])
+def test_a_node_whose_part_dies_ends_as_a_whole(cluster3: Layout, member: str) -> None:
+    service = psutil.Process(node_pid(cluster3, "n1"))
+    parts = service.children()
+    (victim,) = [part for part in parts if part.name() == member]
+    victim.kill()
+    until("the end of the service", lambda: not any(map(leaks.alive, (service, *parts))))
+    until("the head's notice", lambda: states(cluster3)["n1"] == "down")
+    assert set(states(cluster3).values()) == {"down", "up"}
+
+
+def test_when_the_head_dies_everything_ends_and_can_be_started_again(cli: Make, layout: Layout, tmp_path: Path) -> None:
+    run = cli(layout)
+    assert run.stage("up", "--local", "2").code == 0
+    mark = "14142.1"
+    body = f"setsid sleep {mark} &\nstage each -- sleep {mark}\n"
+    (tmp_path / "job.sh").write_text(f"#!/bin/sh\n{body}")
+    with run.start("stage", "run", "job.sh") as running:
+        until("the job's processes", lambda: len(leaks.with_word(mark)) == 4)
+        ports = leaks.listening(cluster_processes(layout))
+        os.kill(head_pid(layout), signal.SIGKILL)
+        until("the end of everything", lambda: not cluster_processes(layout), NOTICED_WITHIN)
+        assert not leaks.with_word(mark)
+        done = running.wait(20)
+    assert done.code == 5
+    assert "stage: the head went away" in done.err
+    assert not ports & leaks.open_ports()
+    status = run.stage("status")
+    assert (status.code, status.out) == (5, "")
+    assert "has ended; start it again" in status.err
+    assert run.stage("up", "--local", "2").code == 0
+    assert states(layout) == {"n1": "up", "n2": "up"}
+    assert run.stage("down").code == 0
+
+
+def test_a_head_that_stops_answering_is_noticed_too(cli: Make, layout: Layout) -> None:
+    run = cli(layout)
+    assert run.stage("up", "--local", "1").code == 0
+    head = psutil.Process(head_pid(layout))
+    head.suspend()
+    try:
+        with pytest.raises(StageError):
+            door.ask(layout, {"op": "status"}, timeout=0.2)
+    finally:
+        head.resume()
+    assert states(layout) == {"n1": "up"}
+    assert run.stage("down").code == 0
+
+
+def test_a_node_that_cannot_start_is_said_and_nothing_stays(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "address_of", lambda name: "192.0.2.1")  # an address nobody has here
+    with pytest.raises(TemporaryError, match=r"n1 ended as soon as it was started; see .*/log/n1.log"):
+        embedded.start(layout, 1, SERVICES)
+    assert not cluster_processes(layout)
+    assert "Cannot assign requested address" in (layout.logs / "n1.log").read_text()
+
+
+@pytest.mark.slow
+def test_what_a_cluster_holds_open_does_not_grow(cli: Make, cluster3: Layout, tmp_path: Path) -> None:
+    """Descriptors, threads and children of the daemons after much use are those after a little."""
+    run = cli(cluster3)
+    (tmp_path / "f").write_bytes(b"x" * 1000)
+    (tmp_path / "job.sh").write_text("#!/bin/sh\n#STAGE in f f\n#STAGE out f f-%N\nstage each -- true\n")
+
+    def use() -> None:
+        assert run.pcp("f", "/scratch/f", "n[1-3]").code == 0
+        assert run.stage("run", "job.sh").code == 0
+        assert run.pcp("f", "/no/such/f", "n1").code == 2
+
+    def held() -> dict[int, tuple[str, int, int]]:
+        return {p.pid: (p.name(), p.num_fds(), len(p.children())) for p in cluster_processes(cluster3)}
+
+    use()
+    before = until("idleness", lambda: idle(held))
+    for _ in range(3):
+        use()
+    until("nothing more than before", lambda: all(held()[pid][1:] <= before[pid][1:] for pid in held()))
+    assert set(held()) == set(before)
+
+
+def idle(held: Callable[[], Any]) -> Any:
+    """What is held, once it stays the same for a moment."""
+    first = held()
+    return first if all(held() == first for _ in range(5)) else None
