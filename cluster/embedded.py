@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from cluster import door, pki
 from cluster.credentials import Authority
-from cluster.layout import Layout
+from cluster.layout import Layout, personal
 from cluster.nodes import resolve_count
 from staging.mover.errors import StageError, TemporaryError, Unreachable, UsageError
 
@@ -155,8 +155,9 @@ def stop(layout: Layout, keep: bool = False) -> None:
 def remove(layout: Layout) -> None:
     """Delete the directory of a cluster that has ended, the nodes' file trees included."""
     shutil.rmtree(layout.base, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        layout.base.parent.rmdir()
+    if layout.base.parent == personal():
+        with contextlib.suppress(OSError):  # other clusters of this user are in it
+            personal().rmdir()
 
 
 def wait_gone(pid: int, seconds: float) -> None:

@@ -105,7 +105,7 @@ async def run(layout: Layout, host: str, embedded: bool, owner: int | None, serv
 
     from cluster.servers import StagingScheduler
 
-    settings.apply()
+    settings.apply(layout.base)
     now = datetime.datetime.now(datetime.UTC)
     files = pki.ensure(layout.keys, now=now)
     secured = settings.security(files)

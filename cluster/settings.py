@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dask
@@ -30,9 +31,9 @@ TUNED = {
 }
 
 
-def apply() -> None:
-    """Set Dask's configuration for this process; call before anything of distributed is made."""
-    dask.config.set(TUNED)
+def apply(directory: Path) -> None:
+    """Set Dask's configuration for this process, and where it may put files; before anything of distributed is made."""
+    dask.config.set({**TUNED, "temporary-directory": str(directory)})
     logging.getLogger("distributed").setLevel(logging.WARNING)
 
 

@@ -25,7 +25,7 @@ async def run(layout: Layout, name: str, address: str, root: str, service_pid: i
     """Join the head's cluster and serve until the head goes away or SIGTERM comes."""
     from cluster.servers import StagingWorker
 
-    settings.apply()
+    settings.apply(layout.base)
     files = pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
     head = await _find_head(layout)
     client = LaunchClient(launcher)
@@ -54,21 +54,19 @@ async def run(layout: Layout, name: str, address: str, root: str, service_pid: i
     )
     worker.handlers[CONTROL_OP] = control
     node.attach(worker)
-    door = None
+    door = await _open_door(layout.door(name), head, files, name)  # first: a node that has joined has its door
     try:
         async with worker:
             loop = asyncio.get_running_loop()
             ended = asyncio.Event()
             loop.add_signal_handler(signal.SIGTERM, ended.set)
-            door = await _open_door(layout.door(name), head, files, name)
             gone = worker.finished()  # type: ignore[no-untyped-call]
             waits = [asyncio.ensure_future(ended.wait()), asyncio.ensure_future(gone)]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
     finally:
-        if door is not None:
-            door.close()
+        door.close()
         layout.door(name).unlink(missing_ok=True)
         client.close()
 

@@ -6,8 +6,6 @@ connection or a block whose MAC is wrong end the use of a peer; the blocks it ow
 
 from __future__ import annotations
 
-import json
-import math
 import socket
 import threading
 import time
@@ -17,97 +15,21 @@ from functools import partial
 from typing import Callable, NamedTuple
 
 from . import wire
+from .connection import Connection, Peer, Refused, Tampered
 from .digests import DIGEST_SIZE, Hash, content_digest
-from .errors import StageError, Unreachable, VerifyError, from_wire
-from .handshake import dial, receive, receive_into
+from .errors import StageError, Unreachable, VerifyError
 from .manifest import Manifest, decode
 from .replica import Replica
 
-CONNECT_SECONDS = 3
-SILENCE_SECONDS = 5
 STALL_SECONDS = 60  # of a peer that lives but has nothing for us: its own source may be slow
 IDLE_SECONDS = 0.5  # after which a stream takes over what another still owes
 PATIENCE_SECONDS = 12  # without a single new block, from anybody
 IN_FLIGHT_BYTES = 4 << 20
 
 
-class Peer(NamedTuple):
-    name: str
-    host: str
-    port: int
-
-
 class Feed(NamedTuple):
     stripe: int
     peers: tuple[Peer, ...]
-
-
-class Refused(Exception):
-    """The peer said why it cannot serve."""
-
-    def __init__(self, error: StageError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class Tampered(Exception):
-    """A payload whose MAC is wrong."""
-
-
-class Connection:
-    """An authenticated connection to a publisher."""
-
-    def __init__(self, peer: Peer, key: bytes, transfer: bytes, chosen: Hash) -> None:
-        self.peer = peer
-        self._key = key
-        self._hash = chosen
-        self.sock = dial(peer.host, peer.port, key, transfer, chosen, CONNECT_SECONDS, SILENCE_SECONDS)
-
-    def close(self) -> None:
-        self.sock.close()
-
-    def ask(self, requests: bytes) -> None:
-        self.sock.sendall(requests)
-
-    def reply(self, buffer: memoryview) -> wire.Reply:
-        """The next header; a block's payload is left to the caller, a refusal is raised."""
-        got = wire.read_reply(receive(self.sock, wire.REPLY_SIZE), len(buffer))
-        if got.status == wire.REFUSED:
-            payload = receive(self.sock, got.length)
-            if not wire.authentic(self._hash, self._key, got, self._hash.digest(payload)):
-                raise Tampered("a refusal failed its MAC")
-            raise Refused(_refusal(payload))
-        return got
-
-    def payload(self, got: wire.Reply, view: memoryview) -> bytes:
-        """Receive the payload into `view` and return its digest; Tampered when the MAC is wrong."""
-        receive_into(self.sock, view)
-        digest = self._hash.digest(view)
-        if not wire.authentic(self._hash, self._key, got, digest):
-            raise Tampered("a payload failed its MAC")
-        return digest
-
-    def whole(self, op: int, index: int = 0, count: int = 0, patience: float = math.inf) -> bytes:
-        """One request that is answered by one payload of any size; TimeoutError after `patience` seconds of WAIT."""
-        until = time.monotonic() + patience
-        self.ask(wire.request(op, index, count))
-        got = self.reply(memoryview(b""))
-        while got.status == wire.WAIT:
-            if time.monotonic() > until:
-                raise TimeoutError("it lives but has nothing for us")
-            got = self.reply(memoryview(b""))
-        if (got.op, got.block) != (op, index):
-            raise wire.ProtocolError("an answer to another request")
-        buffer = bytearray(got.length)
-        self.payload(got, memoryview(buffer))
-        return bytes(buffer)
-
-
-def _refusal(payload: bytes) -> StageError:
-    try:
-        return from_wire(json.loads(payload))
-    except (ValueError, AttributeError, RecursionError):
-        raise wire.ProtocolError("a refusal that cannot be read") from None
 
 
 class Fetcher:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
+from .connection import Peer
 from .digests import HASHES, available, content_digest
 from .errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError
-from .fetch import Feed, Fetcher, Peer
+from .fetch import Feed, Fetcher
 from .manifest import Layout, Manifest, choose_block, file_entries
 from .replica import Replica
 from .scan import scan

@@ -120,9 +120,6 @@ def test_a_cluster_of_its_own_ends_with_stage_run(cli: Make, tmp_path: Path, num
         running.signal(number)
         assert running.wait().code == code
     until("the end of the cluster", lambda: not leaks.with_word(str(personal())) and not leaks.with_word(mark))
-    if number == signal.SIGKILL:  # nobody was left to remove its files
-        (left,) = personal().iterdir()
-        embedded.remove(Layout(left))
     assert not personal().exists()
 
 

@@ -91,7 +91,7 @@ def run_processes() -> list[psutil.Process]:
 def alive(process: psutil.Process) -> bool:
     """Whether it has not ended yet; a zombie has."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from staging.mover.connection import Peer
 from staging.mover.digests import HASHES, Bytes, content_digest
-from staging.mover.fetch import Feed, Fetcher, Peer
+from staging.mover.fetch import Feed, Fetcher
 from staging.mover.manifest import FILE, Entry, Manifest
 from staging.mover.replica import Replica
 from staging.mover.serve import Publisher

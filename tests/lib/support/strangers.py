@@ -10,7 +10,7 @@ SECONDS = 15
 
 
 def throw(family: socket.AddressFamily, address: Any) -> None:
-    """Send a megabyte of random bytes and hear the other side out. TimeoutError when it neither answers nor hangs up."""
+    """Send a megabyte of random bytes and hear the other side out. TimeoutError when it does neither."""
     with socket.socket(family) as sock:
         sock.settimeout(SECONDS)
         sock.connect(address)

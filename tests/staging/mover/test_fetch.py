@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from staging.mover import fetch, handshake, serve, wire
+from staging.mover import connection, fetch, handshake, serve, wire
+from staging.mover.connection import Peer
 from staging.mover.errors import RefusedError, SourceChanged, SpaceError, StageError, Unreachable, VerifyError
-from staging.mover.fetch import Feed, Peer
+from staging.mover.fetch import Feed
 from staging.mover.manifest import Manifest
 from support.movers import HASH, KEY, SECONDS, TRANSFER, Held, Member, Transfer, flat_manifest, transfer
 from support.polling import until
@@ -38,7 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sensitive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "SILENCE_SECONDS", 0.25)
+    monkeypatch.setattr(connection, "SILENCE_SECONDS", 0.25)
 
 
 def dead_peer(name: str = "dead") -> Peer:
@@ -199,7 +200,7 @@ def test_hashing_that_takes_longer_than_silence(made: Transfer, monkeypatch: pyt
     monkeypatch.setattr(Held, "read", slow)
     begun = time.monotonic()
     assert len(sink.fetcher.digests(source.peer, 40)) == 40
-    assert time.monotonic() - begun > fetch.SILENCE_SECONDS
+    assert time.monotonic() - begun > connection.SILENCE_SECONDS
 
 
 # peers that die -----------------------------------------------------------------------------------------

@@ -235,7 +235,9 @@ def test_identity_is_blind_to_modes_and_times_only(manifest: Manifest) -> None:
     if manifest.entries:
         first, *rest = manifest.entries
         assert manifest._replace(entries=(first._replace(size=first.size + 1), *rest)).identity() != manifest.identity()
-        assert manifest._replace(entries=(first._replace(path=first.path + "-"), *rest)).identity() != manifest.identity()
+        assert (
+            manifest._replace(entries=(first._replace(path=first.path + "-"), *rest)).identity() != manifest.identity()
+        )
 
 
 @given(st.integers(0, 1 << 45), st.integers(0, 5000))

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from staging.mover.connection import Peer
 from staging.mover.digests import HASHES
 from staging.mover.errors import SpaceError, StageError, UsageError, VerifyError
-from staging.mover.fetch import Peer
 from staging.mover.manifest import Manifest, file_entries
 from staging.mover.scan import scan
 from staging.mover.session import SinkSession, SourceSession, order_digest
