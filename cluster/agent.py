@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class Agent:
         """Tell the head of an event; from any thread."""
         worker = self._worker
         if worker is not None:
-            message = {"op": EVENT_OP, "node": self.node, "target": target, "event": event}
+            message = {"op": EVENT_OP, "node": self.node, "target": target, "event": json.dumps(event)}
             worker.loop.add_callback(worker.batched_stream.send, message)
 
     def add(self, target: str, order: Order) -> None:

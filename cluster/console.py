@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from cluster.forking import open_standard_streams
 from staging.mover.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, StageError, UsageError, describe
 
 SCHEMA = 1
@@ -23,6 +25,7 @@ class Terminated(BaseException):
 
 def main(command: click.Command, name: str) -> NoReturn:
     """Run a click command as a program; never returns."""
+    _complete_streams()
     as_json = "--json" in itertools.takewhile(lambda word: word != "--", sys.argv)
     code = EXIT_TERMINATED
     line = ""
@@ -53,6 +56,13 @@ def main(command: click.Command, name: str) -> NoReturn:
     sys.exit(code)
 
 
+def _complete_streams() -> None:
+    """Daemons and cron close standard streams: nothing else may come to lie there, and printing must not fail."""
+    open_standard_streams()
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
 def drive(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run an asynchronous command; ^C and SIGTERM cancel it, so that its `finally` parts run."""
     import asyncio  # here, since it takes longer to import than a quick command takes to run
@@ -68,7 +78,10 @@ def drive(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
             terminated = True
             task.cancel()
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_term)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, on_term)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+            loop.add_signal_handler(signal.SIGHUP, on_term)
         return await work()
 
     try:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from cluster import door, pki
 from cluster.credentials import Authority
+from cluster.keyfiles import locked
 from cluster.layout import Layout, personal
 from cluster.nodes import resolve_count
 from staging.mover.errors import StageError, TemporaryError, Unreachable, UsageError
@@ -51,6 +52,11 @@ def start(layout: Layout, count: int, services: Sequence[str], owned: bool = Fal
     if not 1 <= count <= MAX_NODES:
         raise UsageError(f"an embedded cluster has 1 to {MAX_NODES} nodes, not {count}")
     layout.make()
+    with locked(layout.base):  # two at once would each start a head
+        return _start_missing(layout, count, services, owned)
+
+
+def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: bool) -> int | None:
     names = list(resolve_count(count))
     present: set[str] = set()
     owner = None
@@ -110,7 +116,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     with open(layout.logs / f"{log}.log", "ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -145,16 +151,31 @@ def stop(layout: Layout, keep: bool = False) -> None:
         answer = door.ask(layout, {"op": "down"})
         pids = [answer["pid"], *answer["services"]]
     except Unreachable:
-        pids = [head.pid]
+        pids = [head.pid] if _is_head(head.pid, layout) else []
     for pid in pids:
         wait_gone(pid, STOP_SECONDS)
     if not keep:
         remove(layout)
 
 
+def _is_head(pid: int, layout: Layout) -> bool:
+    """Whether that process is still the head that announced itself, and not another one that got its number."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return os.fsencode(layout.base) in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
 def remove(layout: Layout) -> None:
-    """Delete the directory of a cluster that has ended, the nodes' file trees included."""
-    shutil.rmtree(layout.base, ignore_errors=True)
+    """Delete what a cluster that has ended left in its directory, the nodes' file trees included, and nothing else."""
+    for path in layout.parts():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody keeps something of his own there
+        layout.base.rmdir()
     if layout.base.parent == personal():
         with contextlib.suppress(OSError):  # other clusters of this user are in it
             personal().rmdir()

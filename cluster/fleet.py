@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +18,7 @@ from staging.mover.errors import StageError, Unreachable, UsageError
 
 EVENT_OP = "stage-event"
 CONTROL_OP = "stage_control"
+CONTROL_SECONDS = 8
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Fleet(SchedulerPlugin):
         `label` becomes part of the task's key. Raises Unreachable when the node is lost, and cancels the task when
         this coroutine is cancelled (what runs on the node is told by `control`).
         """
-        key = (f"stage-{function.__name__}", label, node.name, next(self._attempt))
+        key = (f"stage-{function.__name__}", printable_key(label), node.name, next(self._attempt))
         loss: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if node.worker not in self._scheduler.workers:
             raise Unreachable(f"{node.name} ({node.address}) is gone")
@@ -138,18 +141,26 @@ class Fleet(SchedulerPlugin):
 
     async def control(self, node: Node, target: str, order: dict[str, Any]) -> None:
         """Give an order to the mover or process `target` on the node; a node that is gone needs none."""
-        if node.worker in self._scheduler.workers:
-            message = {"op": CONTROL_OP, "target": target, "order": order}
-            await self._scheduler.broadcast(msg=message, workers=[node.worker], on_error="ignore")
+        if node.worker not in self._scheduler.workers:
+            return
+        with contextlib.suppress(TimeoutError):  # a frozen worker; its node is given up for other reasons
+            message = {"op": CONTROL_OP, "target": target, "order": json.dumps(order)}
+            async with asyncio.timeout(CONTROL_SECONDS):
+                await self._scheduler.broadcast(msg=message, workers=[node.worker], on_error="ignore")
 
     def listen(self, target: str, callback: Callable[[str, dict[str, Any]], None]) -> None:
-        """Call `callback(node, event)` for each event about `target`, until `unlisten`."""
+        """Call `callback(node, json.loads(event))` for each event about `target`, until `unlisten`."""
         self._listeners[target] = callback
 
     def unlisten(self, target: str) -> None:
         self._listeners.pop(target, None)
 
-    def _on_event(self, worker: str, node: str, target: str, event: dict[str, Any], **_: Any) -> None:
+    def _on_event(self, worker: str, node: str, target: str, event: str, **_: Any) -> None:
         callback = self._listeners.get(target)
         if callback is not None:
-            callback(node, event)
+            callback(node, json.loads(event))
+
+
+def printable_key(text: str) -> str:
+    """`text` as a part of a task's key: a name that is not UTF-8 would break Dask's connections."""
+    return text.encode("ascii", "backslashreplace").decode("ascii")

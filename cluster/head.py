@@ -46,7 +46,6 @@ class Head:
         self.host = host
         self.started = time.time()
         self.ending = asyncio.Event()
-        self._jobs = 0
         gateway.register("status", self._status)
         gateway.register("down", self._down)
         gateway.register("hello", self._hello)
@@ -69,9 +68,16 @@ class Head:
 
     async def _hello(self, call: Call) -> dict[str, Any]:
         """What a command needs first: the address under which nodes reach it, and a job number if it asks for one."""
-        self._jobs += bool(call.request.get("new_job"))
+        number = self._next_job() if call.request.get("new_job") else ""
         node = self.fleet.nodes().get(call.caller.node)
-        return {"job": str(self._jobs), "host": node.address if node else self.host, "user": user_name(call.caller)}
+        return {"job": number, "host": node.address if node else self.host, "user": user_name(call.caller)}
+
+    def _next_job(self) -> str:
+        """A number that no job of this cluster has had, also before the head was started anew."""
+        file = self.layout.jobs_file
+        number = str(int(file.read_text()) + 1 if file.exists() else 1)
+        file.write_text(number)
+        return number
 
     async def _status(self, call: Call) -> dict[str, Any]:
         wanted = int(call.request.get("wait", 0))

@@ -58,6 +58,29 @@ class Layout:
     def door(self, name: str) -> Path:
         return self.node(name) / "door.sock"
 
+    def parts(self) -> list[Path]:
+        """Everything that a cluster puts into its directory."""
+        return [
+            self.head_socket,
+            self.head_file,
+            self.base / "nodes",
+            self.base / "dask-scratch-space",
+            self.logs,
+            self.keys,
+            self.jobs_file,
+            self.lock_file,
+        ]
+
+    @property
+    def jobs_file(self) -> Path:
+        """The number of the last job."""
+        return self.base / "jobs"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by whoever starts or ends the cluster (cluster.keyfiles.locked)."""
+        return self.base / ".lock"
+
     def make(self) -> None:
         """Create the directory, ours alone; RefusedError where it is somebody else's or open to others."""
         if len(str(self.base)) > MAX_SOCKET_PATH - 30:
@@ -66,6 +89,9 @@ class Layout:
             if path in (self.base, personal()):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
                 _private(path)
+        strange = {path.name for path in self.base.iterdir()} - {path.name for path in self.parts()}
+        if strange and not self.logs.exists():
+            raise UsageError(f"{self.base} holds other things, such as {min(strange)}", "name a new or empty directory")
         self.logs.mkdir(exist_ok=True, mode=0o700)
 
     def write_head(self, info: HeadInfo) -> None:

@@ -40,7 +40,10 @@ class Line:
         return self
 
     async def __anext__(self) -> dict[str, Any]:
-        line = await self._reader.readline()
+        try:
+            line = await self._reader.readline()
+        except ConnectionError:
+            line = b""
         if not line.endswith(b"\n"):
             raise Interrupted("the head went away")
         event: dict[str, Any] = json.loads(line)

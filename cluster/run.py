@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -42,6 +43,8 @@ class Listener:
         self._run = secrets.token_bytes(16)
         self._key = secrets.token_bytes(32)
         self._drained = asyncio.Event()
+        self._heard = 0.0
+        self._accepted: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str) -> Stdio:
         self._server = await asyncio.start_server(self._accept, host, 0, limit=CHUNK)
@@ -49,15 +52,23 @@ class Listener:
         return Stdio(self._run.hex(), host, port, self._key.hex())
 
     async def drain(self) -> None:
-        """Wait for the end of every stream; a process that never started has none, so not for ever."""
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._drained.wait()
-        except TimeoutError:
-            return
+        """Wait for the end of every stream; one that has been silent for too long after the exit is left behind."""
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        while not self._drained.is_set():
+            left = self._heard + DRAIN_SECONDS - loop.time()
+            if left <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._drained.wait()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Listen no more, and leave the streams that are still open."""
         self._server.close()
+        for task in self._accepted:
+            task.cancel()
+        await asyncio.gather(*self._accepted, return_exceptions=True)
 
     def less(self, streams: int) -> None:
         """So many streams have ended, or will never come."""
@@ -66,6 +77,17 @@ class Listener:
             self._drained.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._accepted.add(task)
+        try:
+            await self._take(reader, writer)
+        except asyncio.CancelledError:
+            writer.close()  # by `close`, which waits for this
+        finally:
+            self._accepted.discard(task)
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 await self._admit(reader, writer)
@@ -78,6 +100,7 @@ class Listener:
         try:
             while data := await reader.read(CHUNK):
                 self._output.feed(node, stream, data)
+                self._heard = asyncio.get_running_loop().time()
         except ConnectionError:
             pass  # its node is gone; the head says so
         finally:
@@ -117,7 +140,7 @@ async def run(
             tell(event)
         await listener.drain()
     finally:
-        listener.close()
+        await listener.close()
         if line is not None:
             await line.close()
         output.finish()

@@ -35,9 +35,9 @@ async def run(layout: Layout, name: str, address: str, root: str, service_pid: i
     async def describe(_: Any) -> dict[str, Any]:
         return {"address": address, "root": root, "pid": service_pid}
 
-    async def control(target: str, order: dict[str, Any]) -> None:
+    async def control(target: str, order: str) -> None:
         # an order may write to a mover's pipe: never on this loop
-        await asyncio.to_thread(node.control, target, order)
+        await asyncio.to_thread(node.control, target, json.loads(order))
 
     worker = StagingWorker(
         head.scheduler,

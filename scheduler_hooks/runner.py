@@ -7,7 +7,9 @@ import os
 import posixpath
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cluster import run as processes
@@ -21,7 +23,7 @@ from staging.copy import Place, Pull, Push, pull, push
 from staging.mover.errors import PartialError, StageError, from_wire
 from staging.show import Show
 
-CLEAN_SECONDS = 10
+CLEAN_SECONDS = 60
 SCRIPT = ".stage-script"  # its name in the scratch directory
 
 
@@ -30,13 +32,14 @@ class Runner:
         self._place = place
         self._job = job
         self._shown = shown
+        self._scratches: list[JobNode] = []  # where the scratch directory is ours to remove
 
     async def run(self) -> int:
         """Carry the job out; its exit code, or the staging's when the job was fine or could not start."""
         job = self._job
         self._phase("start", job=job.id, nodes=list(job.names()))
-        await self._on_all("make", ["mkdir", "-p", "-m", "700", "--"])
         try:
+            await self._make_scratch()
             self._phase("stage-in")
             for copy in inward(job):
                 await self._in(copy)
@@ -153,9 +156,12 @@ class Runner:
             if event["type"] == "node-failed":
                 failed.append(from_wire(event["error"]))
 
-        source = os.path.join(self._job.base, self._job.script.name)
         dest = posixpath.join(self._job.scratch(node), SCRIPT)
-        await push(self._place, Push("script", SCRIPT, (source,), dest, (node.name,)), tell)
+        # what was checked is what runs, whatever has become of the file since
+        with tempfile.NamedTemporaryFile(prefix="stage-script-") as file:
+            file.write(self._job.script.text.encode("utf-8", "surrogateescape"))
+            file.flush()
+            await push(self._place, Push("script", SCRIPT, (file.name,), dest, (node.name,)), tell)
         if failed:
             raise failed[0]
 
@@ -168,22 +174,42 @@ class Runner:
             env["PATH"] = os.pathsep.join(filter(None, [env.get("PATH", ""), os.path.dirname(sys.executable)]))
         return env
 
-    async def _on_all(self, what: str, command: list[str]) -> None:
-        """Run a command that ends in the scratch directory's name on every node; PartialError when one fails."""
-        job = self._job
-        started = []
-        for node in job.nodes:
-            argv = (*command, job.environment(node)["STAGE_DIR"])
-            started.append(processes.Process(node.name, node.rank, LaunchRequest(argv, self._environment(node), "/")))
-        await self._quiet(started, f"{what} the scratch directory")
+    async def _make_scratch(self) -> None:
+        """A new directory on every node: one that is there already is somebody's, and would be removed with the job."""
+        made = 'mkdir -p -- "$1" && mkdir -m 700 -- "$2"'
+        await self._on_nodes(
+            "make",
+            self._job.nodes,
+            lambda path: ("sh", "-c", made, "sh", posixpath.dirname(path), path),
+            self._scratches,
+        )
 
-    async def _quiet(self, started: list[processes.Process], what: str) -> None:
+    async def _on_nodes(
+        self,
+        what: str,
+        nodes: Sequence[JobNode],
+        command: Callable[[str], tuple[str, ...]],
+        done: list[JobNode] | None = None,
+    ) -> None:
+        """Run a command on the scratch directory of each node; PartialError when one fails.
+
+        Those on which it did not fail are added to `done`.
+        """
+        started = []
+        for node in nodes:
+            argv = command(self._job.environment(node)["STAGE_DIR"])
+            started.append(processes.Process(node.name, node.rank, LaunchRequest(argv, self._environment(node), "/")))
+        await self._quiet(started, f"{what} the scratch directory", done)
+
+    async def _quiet(self, started: list[processes.Process], what: str, done: list[JobNode] | None) -> None:
         said: dict[str, bytes] = {}
 
         def write(stream: str, data: bytes) -> None:
             said[stream] = said.get(stream, b"") + data
 
         codes = await self._run(started, Output("label", write), quiet=True)
+        if done is not None:
+            done += [node for node in self._job.nodes if codes.get(node.name) == 0]
         bad = sorted(node for node, code in codes.items() if code)
         if bad:
             reason = said.get("stderr", b"").decode(errors="replace").strip().splitlines()
@@ -210,7 +236,7 @@ class Runner:
         """Remove the scratch directories; what cannot be removed is said, and does not change how the job ended."""
         try:
             async with asyncio.timeout(CLEAN_SECONDS):
-                await self._on_all("remove", ["rm", "-rf", "--"])
+                await self._on_nodes("remove", self._scratches, lambda path: ("rm", "-rf", "--", path))
         except (StageError, TimeoutError) as error:
             text = str(error) if isinstance(error, StageError) else "no answer in time"
             self._shown.display.print_line(f"stage: scratch was not removed everywhere: {text}")

@@ -48,7 +48,7 @@ class Broadcast:
         self._names = [str(n) for n in request["nodes"]]
         self._opened: dict[str, Node] = {}
         self._heard: dict[str, float] = {}
-        self._complete: set[str] = set()
+        self._sealed = False
         self._running: dict[str, asyncio.Task[None]] = {}
         self._ok: list[str] = []
         self._failed: list[str] = []
@@ -196,12 +196,6 @@ class Broadcast:
                 self._ok.append(node.name)
                 fields = ("bytes", "fetched", "reused", "seconds", "digest")
                 self._tell({"type": "node-done", "node": node.name, **{f: event[f] for f in fields}})
-        self._settle()
-
-    def _settle(self) -> None:
-        """Once nobody fetches any more, the source may hash what nobody asked for."""
-        if not self._root and all(n in self._complete or n in self._failed for n in self._running):
-            self._tell({"type": "seal"})
 
     def _on_event(self, node: str, event: dict[str, Any]) -> None:
         self._heard[node] = time.monotonic()
@@ -209,9 +203,9 @@ class Broadcast:
             self._tell({"type": "progress", "node": node, "bytes": event["bytes"]})
         elif event["event"] == "note":
             self._tell({"type": "note", "node": node, "message": event["message"]})
-        elif event["event"] == "complete":
-            self._complete.add(node)
-            self._settle()
+        elif event["event"] == "complete" and not self._sealed:
+            self._sealed = True  # by now the source has sent, and so hashed, nearly everything
+            self._tell({"type": "seal"})
 
     async def _watch(self) -> None:
         """A mover that says nothing is not waited for."""
@@ -223,7 +217,6 @@ class Broadcast:
                     self._fail(name, Unreachable(f"{name} has been silent for {SILENCE_SECONDS} s"), True)
                     task.cancel()
                     await self._fleet.control(self._opened[name], self._member.transfer, {"op": "kill"})
-                    self._settle()
 
     # the command's further lines ----------------------------------------------------------------------------
 

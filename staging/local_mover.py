@@ -26,6 +26,7 @@ class LocalMover:
     async def start(cls, membership: Membership, host: str) -> LocalMover:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # nothing is imported from the directory the user happens to be in
             "-m",
             "staging.mover",
             stdin=asyncio.subprocess.PIPE,

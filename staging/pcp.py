@@ -14,7 +14,7 @@ from cluster.nodes import fold, parse
 from staging.mover.errors import UsageError
 from staging.mover.wire import MAX_BLOCK
 from staging.options import json_option, progress_option
-from staging.units import human_bytes, parse_size
+from staging.units import human_bytes, parse_size, printable
 
 Known = dict[str, str]  # name to address
 
@@ -60,7 +60,7 @@ class Lines:
         elif event["type"] == "node-failed":
             left = " (partial copy kept, run the same command to resume)" if event["partial"] else ""
             remedy = f"; {event['error']['remedy']}" if event["error"]["remedy"] and not left else ""
-            click.echo(f"Write failed on {place}: {event['error']['message']}{remedy}{left}")
+            click.echo(printable(f"Write failed on {place}: {event['error']['message']}{remedy}{left}"))
 
 
 @click.command()

@@ -21,7 +21,8 @@ from .errors import StageError, Unreachable, VerifyError
 from .manifest import Manifest, decode
 from .replica import Replica
 
-STALL_SECONDS = 60  # of a peer that lives but has nothing for us: its own source may be slow
+STALL_SECONDS = 12  # of a relay that lives but has nothing for us
+SOURCE_SECONDS = 600  # of the source: its file server may be in trouble, and nobody else has the blocks
 IDLE_SECONDS = 0.5  # after which a stream takes over what another still owes
 PATIENCE_SECONDS = 12  # without a single new block, from anybody
 IN_FLIGHT_BYTES = 4 << 20
@@ -154,7 +155,7 @@ class Fetcher:
                 return
             peer = peers[at % len(peers)]
             try:
-                self._talk(number, feed.stripe, peer)
+                self._talk(number, feed, peer)
                 return
             except Refused as refused:
                 self._reason = refused.error
@@ -183,8 +184,9 @@ class Fetcher:
     def _idle(self) -> bool:
         return self._replica.over or self._replica.map.complete
 
-    def _talk(self, number: int, stripe: int, peer: Peer) -> None:
+    def _talk(self, number: int, feed: Feed, peer: Peer) -> None:
         replica = self._replica
+        stall = SOURCE_SECONDS if peer == feed.peers[-1] else STALL_SECONDS
         with self.connected(peer) as connection:
             buffer = memoryview(bytearray(replica.layout.block))
             window = max(2, min(16, IN_FLIGHT_BYTES // replica.layout.block))
@@ -198,7 +200,7 @@ class Fetcher:
                     # while others' answers are on their way anyway, asking again would only load the links
                     eager = not owed and time.monotonic() - idle > IDLE_SECONDS
                     while owed + len(asked) < window:
-                        block = replica.map.next(number, stripe, duplicate=eager)
+                        block = replica.map.next(number, feed.stripe, duplicate=eager)
                         if block is None:
                             break
                         asked.append(wire.request(wire.BLOCK, block))
@@ -210,7 +212,7 @@ class Fetcher:
                     owed += len(asked)
                 got = connection.reply(buffer)
                 if got.status == wire.WAIT:
-                    if time.monotonic() - self._fresh > STALL_SECONDS:
+                    if time.monotonic() - self._fresh > stall:
                         raise TimeoutError("it lives but has nothing for us")
                     continue
                 owed -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import NamedTuple
@@ -69,6 +70,10 @@ class _Walk:
 
     def add(self, name: str, path: str, info: os.stat_result, kind: str = DIRECTORY, **more: object) -> None:
         mode = stat.S_IMODE(info.st_mode)
+        if kind == FILE and info.st_uid != os.geteuid():
+            mode &= ~stat.S_ISUID  # the copy is ours: it must not run as us for what another user wrote
+        if kind == FILE and info.st_gid not in (os.getegid(), *os.getgroups()):
+            mode &= ~stat.S_ISGID
         self.entries.append(Entry(kind, name, mode, info.st_mtime_ns, **more))  # type: ignore[arg-type]
         self.paths.append(path)
         self.stamps.append((info.st_ino, info.st_size, info.st_mtime_ns))
@@ -116,8 +121,12 @@ def _extents(path: str, info: os.stat_result) -> tuple[tuple[int, int], ...] | N
         while at < info.st_size:
             try:
                 start = os.lseek(fd, at, os.SEEK_DATA)
-            except OSError:
-                break  # ENXIO: only a hole is left
+            except OSError as error:
+                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+                    return None  # this file system cannot tell
+                if error.errno != errno.ENXIO:
+                    raise
+                break  # only a hole is left
             at = min(os.lseek(fd, start, os.SEEK_HOLE), info.st_size)
             found.append((start, at - start))
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import threading
 import time
@@ -36,7 +37,7 @@ class Publisher:
         self._listener = socket.create_server((host, 0), family=family, backlog=128)
         self.endpoint = self._listener.getsockname()[:2]
         self._lock = threading.Lock()
-        self._strangers = 0
+        self._strangers: list[socket.socket] = []  # oldest first
         self._peers: dict[socket.socket, threading.Thread] = {}
         self._closed = False
         self.sent = 0
@@ -68,21 +69,24 @@ class Publisher:
                 time.sleep(0.1)  # out of descriptors, or the dialer was gone already
                 continue
             with self._lock:
-                welcome = self._strangers < MAX_STRANGERS and not self._closed
-                if welcome:
-                    self._strangers += 1
-                    self._peers[sock] = threading.Thread(target=self._peer, args=(sock,), name="peer", daemon=True)
-                    self._peers[sock].start()
-            if not welcome:
-                sock.close()
+                if self._closed:
+                    sock.close()
+                    return
+                if len(self._strangers) >= MAX_STRANGERS:  # an honest one takes milliseconds to prove itself
+                    oldest = self._strangers.pop(0)
+                    with contextlib.suppress(OSError):
+                        oldest.shutdown(socket.SHUT_RDWR)
+                self._strangers.append(sock)
+                self._peers[sock] = threading.Thread(target=self._peer, args=(sock,), name="peer", daemon=True)
+                self._peers[sock].start()
 
     def _peer(self, sock: socket.socket) -> None:
         try:
             try:
                 self._admit(sock)
             finally:
-                with self._lock:
-                    self._strangers -= 1
+                with self._lock, contextlib.suppress(ValueError):  # it was sent away
+                    self._strangers.remove(sock)
             conversation = _Conversation(sock, self._replica, self._key, self._hash)
             conversation.run()
             with self._lock:
@@ -108,6 +112,8 @@ class _Conversation:
         self._key = key
         self._hash = chosen
         self._pending: list[wire.Request] = []
+        self._answering = False
+        self._sending = threading.Lock()  # over one whole reply
         self._gone = False
         self.sent = 0
 
@@ -124,7 +130,12 @@ class _Conversation:
     def _read(self) -> None:
         replica = self._replica
         try:
+            poller = select.poll()
+            poller.register(self._sock, select.POLLIN)
             while True:
+                if not poller.poll(WAIT_EVERY * 1000):
+                    self._keep_alive()
+                    continue
                 request = wire.read_request(receive(self._sock, wire.REQUEST.size))
                 with replica.changed:
                     if len(self._pending) > 4096:
@@ -136,9 +147,16 @@ class _Conversation:
                 self._gone = True
                 replica.changed.notify_all()
 
+    def _keep_alive(self) -> None:
+        """Say that the silence is not death: the block is not here yet, or the source is slow to read it."""
+        if (self._pending or self._answering) and self._sending.acquire(blocking=False):
+            try:
+                self._push([self._header(wire.WAIT, b"")])
+            finally:
+                self._sending.release()
+
     def _answer_all(self) -> None:
         replica = self._replica
-        last = time.monotonic()
         while True:
             with replica.changed:
                 request = self._ready()
@@ -147,7 +165,7 @@ class _Conversation:
                     request = self._ready()
                 if self._gone or replica.closing:
                     return
-                owing = bool(self._pending)
+                self._answering = request is not None
             if replica.failed is not None:
                 self._refuse(replica.failed)
                 return
@@ -156,11 +174,6 @@ class _Conversation:
                     self._answer(request)
                 except StageError as error:
                     replica.fail(error)
-                    continue
-                last = time.monotonic()
-            elif owing and time.monotonic() - last >= WAIT_EVERY:
-                self._wait()
-                last = time.monotonic()
 
     def _ready(self) -> wire.Request | None:
         replica = self._replica
@@ -184,14 +197,10 @@ class _Conversation:
 
     def _send_digests(self, request: wire.Request) -> None:
         found = []
-        last = time.monotonic()
         for block in range(request.first, request.first + request.many):
             if self._gone or self._replica.over:
                 return
             found.append(self._replica.digest_of(block)[0])
-            if time.monotonic() - last >= WAIT_EVERY:  # hashing a source takes minutes
-                self._wait()
-                last = time.monotonic()
         self._send(wire.DIGESTS, request.first, b"".join(found))
 
     def _send_block(self, block: int) -> None:
@@ -205,7 +214,7 @@ class _Conversation:
             return
         (entry, offset, length) = segments[0]
         head = wire.reply(self._hash, self._key, wire.BLOCK, wire.OK, block, length, digest)
-        with replica.open_entry(entry) as fd:
+        with replica.open_entry(entry) as fd, self._sending:
             self._push([head], socket.MSG_MORE)
             end = offset + length
             while offset < end:
@@ -218,7 +227,8 @@ class _Conversation:
     def _send(self, op: int, index: int, payload: Bytes, digest: bytes | None = None) -> None:
         digest = self._hash.digest(payload) if digest is None else digest
         head = wire.reply(self._hash, self._key, op, wire.OK, index, len(payload), digest)
-        self._push([head, payload])
+        with self._sending:
+            self._push([head, payload])
         if op == wire.BLOCK:
             self.sent += len(payload)
 
@@ -232,12 +242,10 @@ class _Conversation:
             if left:
                 left[0] = left[0][count:]
 
-    def _wait(self) -> None:
-        self._push([self._header(wire.WAIT, b"")])
-
     def _refuse(self, error: StageError) -> None:
         payload = json.dumps(error.to_wire()).encode()[: wire.MAX_REFUSAL]
-        self._push([self._header(wire.REFUSED, payload), payload])
+        with self._sending:
+            self._push([self._header(wire.REFUSED, payload), payload])
 
     def _header(self, status: int, payload: bytes) -> bytes:
         return wire.reply(self._hash, self._key, wire.BLOCK, status, 0, len(payload), self._hash.digest(payload))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections import OrderedDict
@@ -53,6 +54,8 @@ class Sink(Replica):
     def seed(self, digests: list[bytes], where: str) -> None:
         """Take over the blocks that are here already; `digests` are the source's, so nothing is trusted."""
         names = self._staged if where == "area" else self._final
+        if where == "area":
+            self._reopen()
         good = []
         for block in range(self.layout.blocks):
             if self.over:
@@ -75,6 +78,13 @@ class Sink(Replica):
                 self.bytes_here += self.layout.length(block)
                 self.reused += self.layout.length(block)
                 self.changed.notify_all()
+
+    def _reopen(self) -> None:
+        """A transfer that was killed while it gave files their modes may have left some that cannot be written."""
+        for entry in self.manifest.entries:
+            if entry.kind == FILE:
+                with contextlib.suppress(FileNotFoundError):
+                    os.chmod(self._staged(entry), 0o600)
 
     def _peek(self, block: int, name: object) -> bytearray | None:
         buffer = bytearray(self.layout.length(block))

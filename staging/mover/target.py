@@ -98,12 +98,25 @@ class Area:
             self.made.append(path)
 
     def _claim(self) -> None:
-        with contextlib.suppress(FileExistsError):  # of an earlier transfer, or planted by somebody else
-            os.mkdir(self.path, 0o700)
-        info = os.lstat(self.path)
-        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
-            raise RefusedError(f"{self.path} belongs to somebody else", "remove it")
-        self._fd = os.open(self.path, DIR_FLAGS)
+        """Make or find the area and lock it. One that another transfer just removed is made again."""
+        while True:
+            with contextlib.suppress(FileExistsError):  # of an earlier transfer, or planted by somebody else
+                os.mkdir(self.path, 0o700)
+            with contextlib.suppress(FileNotFoundError):
+                info = os.lstat(self.path)
+                if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+                    raise RefusedError(f"{self.path} belongs to somebody else", "remove it")
+                self._fd = os.open(self.path, DIR_FLAGS)
+                self._lock()
+                if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
+                    break
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.tree, 0o700)
+
+    def _lock(self) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -112,7 +125,6 @@ class Area:
             raise TemporaryError(
                 f"another transfer of the same files to {self.target.parent} is under way", "wait for it"
             ) from None
-        os.makedirs(self.tree, mode=0o700, exist_ok=True)
 
     def need(self, size: int) -> None:
         """Raise SpaceError when `size` more bytes cannot fit."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cluster.fleet import EVENT_OP, Fleet, Node, Secret
+from cluster.fleet import EVENT_OP, Fleet, Node, Secret, printable_key
 from staging.mover.errors import SpaceError, StageError, Unreachable, UsageError
 
 
@@ -224,7 +224,7 @@ def test_orders_go_to_the_nodes_worker_and_nowhere_once_it_is_gone() -> None:
         await world.fleet.control(node, "target", {"op": "finish"})
         world.scheduler.lose("tls://n1")
         await world.fleet.control(node, "target", {"op": "abort"})
-        message = {"op": "stage_control", "target": "target", "order": {"op": "finish"}}
+        message = {"op": "stage_control", "target": "target", "order": '{"op": "finish"}'}
         assert world.scheduler.orders == [(message, ["tls://n1"])]
 
     run(test())
@@ -236,13 +236,18 @@ def test_events_go_to_who_listens() -> None:
         heard: list[tuple[str, dict[str, Any]]] = []
         send = world.scheduler.stream_handlers[EVENT_OP]
         world.fleet.listen("t", lambda node, event: heard.append((node, event)))
-        send(worker="tls://n1", node="n1", target="t", event={"event": "a"}, other="ignored")
-        send(worker="tls://n1", node="n1", target="another", event={"event": "b"})
+        send(worker="tls://n1", node="n1", target="t", event='{"event": "a"}', other="ignored")
+        send(worker="tls://n1", node="n1", target="another", event='{"event": "b"}')
         world.fleet.unlisten("t")
-        send(worker="tls://n1", node="n1", target="t", event={"event": "c"})
+        send(worker="tls://n1", node="n1", target="t", event='{"event": "c"}')
         assert heard == [("n1", {"event": "a"})]
 
     run(test())
+
+
+def test_names_that_are_not_utf8_stay_out_of_keys() -> None:
+    assert printable_key("a b") == "a b"
+    assert printable_key("\udcff\u00e9") == "\\udcff\\xe9"
 
 
 def test_a_secret_travels_but_never_shows() -> None:

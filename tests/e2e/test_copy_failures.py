@@ -216,7 +216,7 @@ def test_a_source_that_changes_midway_is_named_and_nothing_gets_its_name(
 # movers and commands that die --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", ["1", "double"])
+@pytest.mark.parametrize("shape", ["1", pytest.param("double", marks=pytest.mark.slow)])
 def test_a_killed_mover_costs_its_own_node_alone_and_the_same_command_resumes(
     here: Cli, spot: Any, cluster4: Layout, big: Path, shape: str
 ) -> None:
@@ -259,7 +259,9 @@ def test_a_mover_that_hangs_is_given_up(here: Cli, spot: Any, cluster4: Layout, 
 
 
 @pytest.mark.leaves_partial
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_everything_at_once_and_says_what_is_left(
     here: Cli, spot: Any, cluster4: Layout, big: Path, number: signal.Signals, code: int
 ) -> None:

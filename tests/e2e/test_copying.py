@@ -171,3 +171,12 @@ def test_status_is_quick_and_loads_nothing_heavy(
     print(f"stage {' '.join(words)}: {plain.seconds:.3f} s")
     assert plain.seconds < 1
     assert plain.out.count("127.0.0.") == 4
+
+
+def test_a_name_that_is_not_utf8_costs_no_node(here: Cli, spot: Any, tmp_path: Path) -> None:
+    name = os.fsdecode(b"only \xff")
+    (tmp_path / name).write_text("x")
+    assert here.pcp(tmp_path / name, f"{spot.dest}/", ALL).code == 0
+    for node in spot.nodes:
+        assert spot.on(node, name).read_text() == "x"
+    assert here.stage("status").out.count(" up ") == 4

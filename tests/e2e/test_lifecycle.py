@@ -16,7 +16,7 @@ import pytest
 from cluster import door, embedded
 from cluster.commands.up import SERVICES
 from cluster.layout import Layout, personal
-from staging.mover.errors import StageError, TemporaryError
+from staging.mover.errors import TemporaryError
 from support import leaks, trees
 from support.cli import Cli
 from support.clusters import cluster_processes, embedded_cluster, head_pid, node_pid
@@ -81,6 +81,7 @@ def test_up_status_up_again_and_down(cli: Make, layout: Layout) -> None:
     assert run.stage("down").code == 5
 
 
+@pytest.mark.slow
 def test_down_may_keep_the_files_and_up_finds_them_again(cli: Make, layout: Layout) -> None:
     run = cli(layout)
     assert run.stage("up", "--local", "1").code == 0
@@ -92,13 +93,13 @@ def test_down_may_keep_the_files_and_up_finds_them_again(cli: Make, layout: Layo
     assert run.stage("down").code == 0
 
 
-def test_a_cluster_is_its_owners_alone(cluster3: Layout) -> None:
-    doors = [cluster3.head_socket, *map(cluster3.door, ("n1", "n2", "n3"))]
-    keys = [path for path in cluster3.keys.iterdir() if "BEGIN PUBLIC" not in path.read_text()]
+def test_a_cluster_is_its_owners_alone(cluster4: Layout) -> None:
+    doors = [cluster4.head_socket, *map(cluster4.door, ("n1", "n2", "n3", "n4"))]
+    keys = [path for path in cluster4.keys.iterdir() if "BEGIN PUBLIC" not in path.read_text()]
     assert len(keys) >= 2
-    for path in (cluster3.base, cluster3.keys, cluster3.logs, cluster3.head_file, *doors, *keys):
+    for path in (cluster4.base, cluster4.keys, cluster4.logs, cluster4.head_file, *doors, *keys):
         assert path.lstat().st_mode & 0o077 == 0, path
-    ports = leaks.listening(cluster_processes(cluster3))
+    ports = leaks.listening(cluster_processes(cluster4))
     assert {line.split()[1].split(":")[0][-2:] for line in ports} == {"7F"}  # all of them on 127.*
 
 
@@ -111,7 +112,10 @@ def test_stage_run_without_a_cluster_has_one_of_its_own_for_as_long_as_it_runs(c
     assert not personal().exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+)
 def test_a_cluster_of_its_own_ends_with_stage_run(cli: Make, tmp_path: Path, number: signal.Signals, code: int) -> None:
     mark = "16180.3"
     (tmp_path / "job.sh").write_text(f"#!/bin/sh\n#STAGE nodes 1\nsetsid sleep {mark}\n")
@@ -145,7 +149,7 @@ def test_a_node_that_dies_midway_costs_its_own_line_and_comes_back(cli: Make, cl
     for node in ("n1", "n3"):
         assert trees.same_bytes(cluster3.root(node) / "scratch" / "big", big)
     assert not (cluster3.root("n2") / "scratch" / "big").exists()
-    until("the end of all of it", lambda: not [process for process in victims if leaks.alive(process)])
+    until_ended(*victims)
     status = run.stage("status")
     assert [line.split()[2] for line in status.out.splitlines()[1:]] == ["up", "down", "up"]
     refused = run.pcp(big, "/scratch/big", "n2")
@@ -159,15 +163,24 @@ def test_a_node_that_dies_midway_costs_its_own_line_and_comes_back(cli: Make, cl
     assert trees.same_bytes(cluster3.root("n2") / "scratch" / "big", big)
 
 
-@pytest.mark.parametrize("member", ["stage-worker", "stage-launcher"])
-def test_a_node_whose_part_dies_ends_as_a_whole(cluster3: Layout, member: str) -> None:
-    service = psutil.Process(node_pid(cluster3, "n1"))
-    parts = service.children()
-    (victim,) = [part for part in parts if part.name() == member]
-    victim.kill()
-    until("the end of the service", lambda: not any(map(leaks.alive, (service, *parts))))
-    until("the head's notice", lambda: states(cluster3)["n1"] == "down")
-    assert set(states(cluster3).values()) == {"down", "up"}
+def until_ended(*processes: psutil.Process) -> None:
+    until("their end", lambda: not any(map(leaks.alive, processes)))
+
+
+def until_down(layout: Layout, node: str) -> None:
+    until("the head's notice", lambda: states(layout)[node] == "down")
+
+
+def test_a_node_whose_part_dies_ends_as_a_whole(cluster3: Layout) -> None:
+    for node, member in (("n1", "stage-worker"), ("n2", "stage-launcher")):
+        service = psutil.Process(node_pid(cluster3, node))
+        parts = service.children()
+        assert len(parts) == 2
+        (victim,) = [part for part in parts if part.name() == member]
+        victim.kill()
+        until_ended(service, *parts)
+        until_down(cluster3, node)
+    assert states(cluster3) == {"n1": "down", "n2": "down", "n3": "up"}
 
 
 def test_when_the_head_dies_everything_ends_and_can_be_started_again(cli: Make, layout: Layout, tmp_path: Path) -> None:
@@ -191,20 +204,6 @@ def test_when_the_head_dies_everything_ends_and_can_be_started_again(cli: Make, 
     assert "has ended; start it again" in status.err
     assert run.stage("up", "--local", "2").code == 0
     assert states(layout) == {"n1": "up", "n2": "up"}
-    assert run.stage("down").code == 0
-
-
-def test_a_head_that_stops_answering_is_noticed_too(cli: Make, layout: Layout) -> None:
-    run = cli(layout)
-    assert run.stage("up", "--local", "1").code == 0
-    head = psutil.Process(head_pid(layout))
-    head.suspend()
-    try:
-        with pytest.raises(StageError):
-            door.ask(layout, {"op": "status"}, timeout=0.2)
-    finally:
-        head.resume()
-    assert states(layout) == {"n1": "up"}
     assert run.stage("down").code == 0
 
 

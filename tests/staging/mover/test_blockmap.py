@@ -96,7 +96,7 @@ class Claims(RuleBasedStateMachine):
 
 
 TestClaims = Claims.TestCase
-TestClaims.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestClaims.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
 @given(st.integers(1, 60), st.integers(1, 4), st.randoms(use_true_random=False))

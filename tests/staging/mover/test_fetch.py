@@ -35,6 +35,7 @@ def made() -> Iterator[Transfer]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "WAIT_EVERY", 0.05)
+    monkeypatch.setattr(fetch, "IDLE_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
 # the encoding -------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=60)
 @given(manifests())
 def test_decode_is_the_inverse_of_encode(manifest: Manifest) -> None:
     assert decode(manifest.encode()) == manifest
@@ -117,6 +118,7 @@ def test_any_bytes_are_a_manifest_or_a_verify_error(data: bytes) -> None:
     manifest_or_verify_error(data)
 
 
+@settings(max_examples=60)
 @given(manifests(), st.data())
 def test_any_value_in_any_place_gives_a_manifest_or_a_verify_error(manifest: Manifest, data: st.DataObject) -> None:
     changed = json.loads(manifest.encode())
@@ -255,6 +257,7 @@ def bytes_of(segments: list[Segment]) -> list[tuple[int, int]]:
     return [(s.entry, s.offset + i) for s in segments for i in range(s.length)]
 
 
+@settings(max_examples=60)
 @given(manifests())
 def test_blocks_tile_the_byte_space_in_order(manifest: Manifest) -> None:
     layout = Layout(manifest)

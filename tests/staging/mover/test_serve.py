@@ -291,13 +291,13 @@ def test_number_of_strangers_is_bounded_and_members_still_get_in(
     with ExitStack() as stack:
         member = stack.enter_context(connected(source))
         strangers = [stack.enter_context(socket.create_connection(source.peer[1:])) for _ in range(3)]
-        until("all three are there", lambda: source.publisher._strangers == 3)
-        fourth = stack.enter_context(socket.create_connection(source.peer[1:]))
-        assert closed(fourth)
+        until("all three are there", lambda: len(source.publisher._strangers) == 3)
+        fourth = stack.enter_context(connected(source))
+        assert closed(strangers[0])  # the oldest made room
+        fourth.sendall(wire.request(wire.BLOCK, 1))
+        assert get(fourth)[1] == block_of(1)
         member.sendall(wire.request(wire.BLOCK, 0))
         assert get(member)[1] == block_of(0)
-        strangers[0].close()
-        until("a place is free", lambda: source.publisher._strangers < 3)
         late = stack.enter_context(connected(source))
         late.sendall(wire.request(wire.BLOCK, 1))
         assert get(late)[1] == block_of(1)
@@ -357,7 +357,7 @@ def test_close_races_with_those_who_come(made: Transfer) -> None:
         for thread in threads:
             thread.join()
         assert publisher._peers == {}
-        assert set(threading.enumerate()) == before
+        until("the threads have ended", lambda: set(threading.enumerate()) == before)
     replica.release()
 
 

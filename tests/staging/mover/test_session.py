@@ -125,8 +125,8 @@ def local(kind: type[SinkSession] | type[SourceSession], order: Event, name: str
 def nothing_left() -> Iterator[None]:
     threads, descriptors = set(threading.enumerate()), open_count()
     yield
-    assert set(threading.enumerate()) <= threads
-    assert open_count() == descriptors
+    until("the threads have ended", lambda: set(threading.enumerate()) <= threads)
+    until("the descriptors are closed", lambda: open_count() == descriptors)
 
 
 @pytest.fixture

@@ -418,13 +418,17 @@ def test_a_full_disk_names_the_file(tree: Path, tmp_path: Path, monkeypatch: pyt
     copy.close()
 
 
-def test_a_name_that_the_destination_cannot_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_the_destination_cannot_hold(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     copy = Copy([tmp_path / "f"], f"{tmp_path}/copy")
     long = copy.manifest.entries[0]._replace(path="n" * 300)
     copy.sink.describe(copy.manifest._replace(entries=(long,)), b"", 1, present=False)
     with pytest.raises(StageError, match="File name too long"):
         copy.sink.put(0, b"x", b"digest")
+    directory = copy.manifest.entries[0]._replace(kind="d", path="n" * 300)
+    copy.sink.describe(copy.manifest._replace(entries=(directory,)), b"", 1, present=False)
+    with pytest.raises(StageError, match=f"cannot write to {tmp_path}: File name too long"):
+        copy.sink.prepare()
     copy.close()
 
 

@@ -136,6 +136,16 @@ def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest
     source.release()
 
 
+def test_a_file_that_ends_too_soon_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(bytes(2500))
+    source = source_of(path)
+    monkeypatch.setattr(os, "preadv", lambda *_: 10)
+    with pytest.raises(SourceChanged, match=f"{path} is shorter than it was"):
+        source.read(0)
+    source.release()
+
+
 def test_seal_of_a_closed_source(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     source = source_of(tmp_path / "f")
