@@ -73,7 +73,8 @@ def test_no_prediction_beats_the_line_or_gains_by_more_work(n: int, size: int, s
     seconds = predict(shape, n, size, block, DEFAULT_LINK)
     assert seconds > size / DEFAULT_LINK.rate
     assert predict(shape, n + 1, size, block, DEFAULT_LINK) >= seconds
-    assert predict(shape, n, size + MiB, block, DEFAULT_LINK) > seconds
+    # the same where the other stripe had room for it
+    assert predict(shape, n, size + MiB, block, DEFAULT_LINK) >= seconds
 
 
 @given(node_counts, sizes)

@@ -7,6 +7,7 @@ they pool connections.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -155,12 +156,17 @@ def _inet_table() -> dict[str, tuple[str, str]]:
 
 def _inodes(pid: int) -> Iterator[str]:
     try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            target = os.readlink(entry.path)
-            if target.startswith("socket:["):
-                yield target[8:-1]
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            paths = [entry.path for entry in entries]
     except OSError:
-        return  # it has ended, or the descriptor was closed
+        return  # it has ended
+    targets = []
+    for path in paths:
+        with contextlib.suppress(OSError):  # closed by now
+            targets.append(os.readlink(path))
+    for target in targets:
+        if target.startswith("socket:["):
+            yield target[8:-1]
 
 
 def _entries(top: Path) -> list[os.DirEntry[str]]:

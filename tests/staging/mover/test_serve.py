@@ -14,11 +14,11 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from staging.mover import serve, wire
-from staging.mover.digests import HASHES
+from staging.mover.digests import HASHES, Bytes
 from staging.mover.errors import SourceChanged
 from staging.mover.handshake import dial, receive
 from staging.mover.serve import Publisher
-from support.movers import HASH, KEY, TRANSFER, Held, Member, Transfer, flat_manifest, transfer
+from support.movers import HASH, KEY, SECONDS, TRANSFER, Held, Member, Transfer, flat_manifest, transfer
 from support.polling import until
 
 BLOCK = 1024
@@ -144,14 +144,27 @@ def test_no_digests_of_blocks_that_are_not_there(made: Transfer) -> None:
         assert relay.replica.digests == [None] * BLOCKS
 
 
-def test_slow_hashing_shows_signs_of_life(made: Transfer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("request_bytes", [wire.request(wire.DIGESTS, 0, BLOCKS), wire.request(wire.BLOCK, 0)])
+def test_slow_reading_shows_signs_of_life(
+    made: Transfer, monkeypatch: pytest.MonkeyPatch, request_bytes: bytes
+) -> None:
     source = made.source(MANIFEST, DATA)
-    monkeypatch.setattr(serve, "WAIT_EVERY", 0.0)
+    read, go_on = source.replica.read, threading.Event()
+
+    def slow(block: int) -> Bytes:
+        assert go_on.wait(SECONDS)
+        return read(block)
+
+    monkeypatch.setattr(source.replica, "read", slow)
     with connected(source) as sock:
-        sock.sendall(wire.request(wire.DIGESTS, 0, BLOCKS))
-        replies = [get(sock)[0].status for _ in range(BLOCKS)]
-        assert replies == [wire.WAIT] * BLOCKS
-        assert len(next(get(sock)[1] for _ in range(1))) == 32 * BLOCKS
+        sock.sendall(request_bytes)
+        assert [get(sock)[0].status for _ in range(3)] == [wire.WAIT] * 3
+        go_on.set()
+        reply, payload = get(sock)
+        while reply.status == wire.WAIT:
+            reply, payload = get(sock)
+        assert (reply.status, len(payload)) == (wire.OK, reply.length)
+        assert payload
 
 
 def test_a_failed_replica_says_why(made: Transfer) -> None:
