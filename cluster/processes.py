@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import struct
-from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import secede
@@ -17,23 +16,12 @@ from distributed import secede
 from cluster.agent import current
 from cluster.fleet import Secret
 from cluster.launch_request import LaunchRequest
-from staging.mover.digests import HASHES
+from cluster.stdio import STDIO_HASH, Stdio
 from staging.mover.errors import StageError, Unreachable
 from staging.mover.handshake import dial, set_timeouts
 from staging.mover.wire import ProtocolError
 
-STDIO_HASH = HASHES["blake2b"]
 CONNECT_SECONDS = 5
-
-
-@dataclass(frozen=True)
-class Stdio:
-    """Where a run's output goes: the command's listener, and the key that proves membership of the run."""
-
-    run: str
-    host: str
-    port: int
-    key: str = field(repr=False)
 
 
 def run_process(stdio: Secret, rank: int, request: LaunchRequest, credential: Secret, target: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cluster.launch_request import LaunchRequest
 from cluster.layout import Layout
 from cluster.line import Line
 from cluster.output import Output
-from cluster.processes import STDIO_HASH, Stdio
+from cluster.stdio import STDIO_HASH, Stdio
 from staging.mover import wire
 from staging.mover.digests import same
 

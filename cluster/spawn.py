@@ -10,6 +10,7 @@ from cluster.fleet import Node, Secret
 from cluster.gateway import Call
 from cluster.head import Head
 from cluster.launch_request import LaunchRequest
+from cluster.stdio import Stdio
 from staging.mover.errors import StageError, UsageError, from_wire
 
 SIGNAL_BASE = 128
@@ -29,7 +30,7 @@ class Spawn:
     def __init__(self, head: Head, call: Call) -> None:
         self._head = head
         self._call = call
-        self._stdio = Secret(processes.Stdio(**call.request["stdio"]))
+        self._stdio = Secret(Stdio(**call.request["stdio"]))
         self._specs: list[dict[str, Any]] = call.request["processes"]
         self._live: dict[str, Node] = {}
 
