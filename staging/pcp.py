@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -23,6 +23,8 @@ def split_hosts(words: Sequence[str], known: Known) -> tuple[tuple[str, ...], tu
     """Tell `SRC... DEST` from the `HOST...` that follow: hosts are the longest run of node names at the end."""
     if len(words) < 3:
         raise UsageError("pcp needs a source, a destination and at least one host", "write pcp SRC... DEST HOST...")
+    if not all(words):
+        raise UsageError("an empty word is no path and no host", "look at the variables on the command line")
     by_address = {address: name for name, address in known.items()}
     hosts: list[str] = []
     rest = list(words)
@@ -49,18 +51,19 @@ def _names(word: str) -> list[str]:
 class Lines:
     """The classic line for each host, on standard output."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, echo: Callable[[str], None] = click.echo) -> None:
         self._known = known
+        self._echo = echo
 
     def tell(self, event: dict[str, Any]) -> None:
         node = event.get("node", "")
         place = f"{node} ({self._known.get(node, '?')})"
         if event["type"] == "node-done":
-            click.echo(f"Write succeeded on {place}")
+            self._echo(f"Write succeeded on {place}")
         elif event["type"] == "node-failed":
             left = " (partial copy kept, run the same command to resume)" if event["partial"] else ""
             remedy = f"; {event['error']['remedy']}" if event["error"]["remedy"] and not left else ""
-            click.echo(printable(f"Write failed on {place}: {event['error']['message']}{remedy}{left}"))
+            self._echo(printable(f"Write failed on {place}: {event['error']['message']}{remedy}{left}"))
 
 
 @click.command()
@@ -119,7 +122,8 @@ def command(
 
         hello = await ask(layout, {"op": "hello"})
         async with show("none" if quiet else progress, as_json) as shown:  # type: ignore[arg-type]
-            lines = Lines(known)
+            # on a terminal the lines must pass through the display, which would draw over them
+            lines = Lines(known, shown.display.print_line if sys.stdout.isatty() else click.echo)
 
             def tell(event: dict[str, Any]) -> None:
                 if event["type"] == "node-failed" and not as_json:

@@ -272,7 +272,7 @@ def test_a_signal_stops_everything_at_once_and_says_what_is_left(
         done = running.wait()
     assert done.code == code
     assert done.seconds - before < STOPS_WITHIN
-    until("the movers' end", lambda: not any(movers(cluster4, node) for node in spot.nodes), STOPS_WITHIN)
+    until("the movers' end", lambda: not movers(cluster4, *spot.nodes), STOPS_WITHIN)
     failed = done.per_node("node-failed")
     assert set(failed) == set(spot.nodes)
     for node, event in failed.items():
@@ -303,7 +303,7 @@ def test_a_killed_command_leaves_no_mover(here: Cli, spot: Any, cluster4: Layout
         spot.wait_for_bytes("n4")
         running.signal(signal.SIGKILL)
         assert running.wait().code == -signal.SIGKILL
-    until("the movers' end", lambda: not any(movers(cluster4, node) for node in spot.nodes))
+    until("the movers' end", lambda: not movers(cluster4, *spot.nodes))
     assert all("big" not in spot.names(node) for node in spot.nodes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -61,15 +62,16 @@ def node_pid(layout: Layout, node: str) -> int:
     return int(pids[node])
 
 
-def movers(layout: Layout, node: str) -> list[psutil.Process]:
-    """The movers that run on a node."""
+def movers(layout: Layout, *nodes: str) -> list[psutil.Process]:
+    """The movers that run on these nodes."""
+    status = door.ask(layout, {"op": "status"})
     found = []
-    for process in psutil.Process(node_pid(layout, node)).children(recursive=True):
-        try:
-            if process.name() == "stage-mover":
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
+    for node in status["nodes"]:
+        if node["name"] in nodes:
+            for process in psutil.Process(node["pid"]).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if process.name() == "stage-mover":
+                        found.append(process)
     return found
 
 
