@@ -114,7 +114,11 @@ def test_stage_run_without_a_cluster_has_one_of_its_own_for_as_long_as_it_runs(c
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        (signal.SIGKILL, -9),
+    ],
 )
 def test_a_cluster_of_its_own_ends_with_stage_run(cli: Make, tmp_path: Path, number: signal.Signals, code: int) -> None:
     mark = "16180.3"
