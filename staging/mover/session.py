@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any, Callable
 
 from .connection import Peer
@@ -25,13 +22,6 @@ from .target import Area, locate, resolve
 Emit = Callable[[dict[str, Any]], None]
 PROGRESS_SECONDS = 0.5
 ALIVE_SECONDS = 2.0
-
-
-def order_digest(order: Mapping[str, Any]) -> str:
-    """Digest of an opening order but for what differs from node to node or is secret."""
-    body = {name: value for name, value in order.items() if name not in ("transfer", "key", "host", "root")}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("ascii"), digest_size=32).hexdigest()
 
 
 class Session:
