@@ -92,19 +92,19 @@ def predict(shape: Shape, n_nodes: int, total_bytes: int, block_size: int, link:
     stripes, copies = shape.stripes(n_nodes), shape.copies(n_nodes)
     block = min(block_size, total_bytes)
     rounds = max(1.0, total_bytes / (stripes * block)) if block else 1.0
-    wire, work, period = per_round(shape, n_nodes, block, link)
-    setup = max((stripes + copies) * link.setup, n_nodes * stripes * link.setup / link.cores if link.cores else 0)
-    fill = shape.depth(n_nodes) * (wire + link.latency + work)
-    return setup + fill + (rounds - 1) * period
+    hop, period = round_times(copies * block / link.rate, stripes, copies, n_nodes, block, link)
+    setup = (stripes + copies) * link.setup
+    if link.cores:
+        setup = max(setup, n_nodes * stripes * link.setup / link.cores)
+    return setup + shape.depth(n_nodes) * hop + (rounds - 1) * period
 
 
-def per_round(shape: Shape, n_nodes: int, block: int, link: Link) -> tuple[float, float, float]:
-    """Seconds of the busiest uplink, of the busiest mover, and from one round to the next."""
-    stripes, copies = shape.stripes(n_nodes), shape.copies(n_nodes)
+def round_times(wire: float, stripes: int, copies: int, n_nodes: int, block: int, link: Link) -> tuple[float, float]:
+    """The hop and the period of a mover with so many copies to send, whose uplink takes `wire` seconds for a round."""
     effort = link.block_cpu + block / link.cpu_rate
-    wire = copies * block / link.rate
     work = (stripes + copies) / 2 * effort
-    return wire, work, max(wire, work, n_nodes * stripes * effort / link.cores if link.cores else 0)
+    shared = n_nodes * stripes * effort / link.cores if link.cores else 0
+    return max(wire + work, shared) + link.latency, max(wire, work, shared)
 
 
 def choose(
