@@ -32,6 +32,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "legend.frameon": False,
 }
@@ -66,6 +67,8 @@ def lines(
                 scale("log")
                 axis.set_minor_formatter(NullFormatter())
             axis.set_major_formatter(PLAIN)
+        if "y" not in log:
+            axes.set_ylim(bottom=0)
         axes.set(xlabel=x, ylabel=y, title=title)
         axes.legend()
         return _save(figure, path)

@@ -70,7 +70,7 @@ def main(size: str, gigabit: float, latency: float) -> None:
         x="nodes",
         y="seconds",
         title=f"{setting.replace(' us', ' µs')}: predicted time",
-        log="xy",
+        log="x",
         level=("the line: size / rate", line),
     )
 

@@ -16,12 +16,12 @@ from cluster.launch_request import LaunchRequest
 from staging import tasks
 from staging.mover.errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError, from_wire
 from staging.orders import Membership, SinkOrder, feeds_order, mover_environment
-from staging.plan.cost import choose
-from staging.plan.tree import Shape, TreePlan, build
+from staging.plan.topology import parse
+from staging.plan.tree import TreePlan
+from staging.planning import SOURCE, link_of, plan_for, unlisted_note
 
 OPEN_SECONDS = 15
 SILENCE_SECONDS = 10
-SOURCE = "source"
 
 
 class Broadcast:
@@ -35,6 +35,9 @@ class Broadcast:
         self._manifest: dict[str, Any] = request["manifest"]
         self._source = (SOURCE, *request["source"])
         self._shape = str(request.get("shape", "auto"))
+        self._link = link_of(str(self._source[1]), float(request.get("link", 0)))
+        self._topology = parse(str(request["topology"])) if request.get("topology") else None
+        self._host = str(request.get("host", ""))
         self._order = SinkOrder(
             dest=str(request["dest"]),
             manifest=self._manifest,
@@ -69,9 +72,11 @@ class Broadcast:
                 "files": self._manifest["files"],
                 "bytes": self._manifest["bytes"],
                 "method": "tree",
-                "detail": str(self._choose(len(nodes))),
+                "detail": str(self._plan(self._names).shape),
             }
         )
+        if self._topology and (unlisted := self._topology.unlisted(self._names)):
+            self._tell({"type": "note", "node": "", "message": unlisted_note(unlisted)})
         self._fleet.listen(self._member.transfer, self._on_event)
         working = asyncio.create_task(self._work(nodes))
         listening = asyncio.create_task(self._listen())
@@ -110,10 +115,9 @@ class Broadcast:
             await asyncio.shield(self._control({"op": "abort", "keep": True}))
             raise
 
-    def _choose(self, count: int) -> Shape:
-        if self._shape != "auto":
-            return Shape.parse(self._shape)
-        return choose(max(count, 1), self._manifest["bytes"], block_size=self._manifest["block"])[0]
+    def _plan(self, names: list[str]) -> TreePlan:
+        size, block = self._manifest["bytes"], self._manifest["block"]
+        return plan_for(names, size, self._link, self._shape, block, self._topology, self._host)[0]
 
     def _tell(self, event: dict[str, Any]) -> None:
         self._call.tell({"transfer": self._label, **event})
@@ -160,7 +164,7 @@ class Broadcast:
     # running ----------------------------------------------------------------------------------------------
 
     async def _run(self, endpoints: dict[str, tuple[str, int]]) -> None:
-        plan = build(SOURCE, list(endpoints), self._choose(len(endpoints)))
+        plan = self._plan(list(endpoints))
         now = time.monotonic()
         for name in endpoints:
             self._heard[name] = now

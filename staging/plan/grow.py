@@ -29,11 +29,15 @@ class _Unit:
         self.coming = 0  # the slots those will bring
         self.open = 0  # slots of those in the tree
 
-    def spares(self) -> bool:
-        """Whether one of its open slots may feed a node outside."""
-        if not (self.waiting or self.nodes):
-            return True  # what is missing is below a switch that has been entered, and is no concern of others' slots
-        return self.open > 1 and self.open + self.coming > self.missing
+    def spare(self) -> int:
+        """How many of its open slots may feed nodes outside."""
+        if self.waiting:  # the next switch below is entered from a slot that a switch below can spare
+            usable = sum(below.spare() for below in self.entered) - 1
+        elif self.nodes:
+            usable = self.open - 1
+        else:
+            return self.open
+        return max(0, min(usable, self.open + self.coming - self.missing))
 
 
 def grow(
@@ -60,6 +64,8 @@ def grow(
         for unit in lines[name]:
             unit.missing += 1
             unit.coming += slots[name]
+    for unit in units.values():  # first those that bring more slots than they need
+        unit.waiting = deque(sorted(unit.waiting, key=lambda below: below.missing - below.coming))
     for unit in lines[source]:
         unit.open += slots[source]
     root = units[()]
@@ -104,7 +110,7 @@ def _line(units: dict[Switches, _Unit], path: Switches) -> tuple[_Unit, ...]:
 def _next(line: Sequence[_Unit]) -> _Unit | None:
     """The outermost unit to which a slot of a node in `line` may add a member."""
     for at, unit in enumerate(line):
-        if (unit.waiting or unit.nodes) and all(inner.spares() for inner in line[at + 1 :]):
+        if (unit.waiting or unit.nodes) and all(inner.spare() for inner in reversed(line[at + 1 :])):
             return unit
     return None
 
