@@ -31,6 +31,9 @@ class Link:
     delay: str | None = None
     cut: bool = False
 
+    def faulty(self) -> bool:
+        return self.loss is not None or self.duplicates is not None
+
 
 @dataclass(frozen=True)
 class Place:
@@ -79,6 +82,13 @@ def _number(text: str, units: dict[str, float] | dict[str, int], what: str, exam
     return float(match[1]) * units[match[2]]
 
 
+def check(link: Link) -> None:
+    """Raise HostsError for a setting that cannot be read."""
+    for value, read in ((link.rate, bits), (link.loss, share), (link.duplicates, share), (link.delay, seconds)):
+        if value is not None:
+            read(value)
+
+
 def switch_lines(nics: int) -> list[str]:
     """`ip`: the bridges. Without snooping every host gets every group, as on a plain switch."""
     lines = ["link set lo up"]
@@ -119,9 +129,32 @@ def rate_lines(devices: list[str], rate: str | None) -> list[str]:
     return [f"qdisc replace dev {d} root tbf rate {bits(rate):.0f}bit burst {burst} latency {QUEUE}" for d in devices]
 
 
-def port_lines(place: Place, cut: bool) -> list[str]:
+def wire(port: str) -> str:
+    """The forwarder's other end when packets of `port` are delayed."""
+    return f"{port}w"
+
+
+def detour_lines(place: Place) -> list[str]:
+    """`ip`, in the switch: a second link takes the port's place at the bridge; a forwarder is to join the two."""
+    lines = []
+    for nic, port in enumerate(place.ports()):
+        lines += [
+            f"link set {port} nomaster",
+            f"link add {wire(port)} type veth peer name {port}b",
+            f"link set {port}b master br{nic} up",
+            f"link set {wire(port)} up",
+        ]
+    return lines
+
+
+def plug_lines(place: Place) -> list[str]:
+    """`ip`, in the switch: the port itself is at the bridge again."""
+    return [f"link set {port} master br{nic}" for nic, port in enumerate(place.ports())]
+
+
+def port_lines(place: Place, detour: bool, cut: bool) -> list[str]:
     """`bridge`, in the switch: the bridge lets nothing through a port that is cut, and the host is not told."""
-    return [f"link set dev {port} state {0 if cut else 3}" for port in place.ports()]
+    return [f"link set dev {port}{'b' * detour} state {0 if cut else 3}" for port in place.ports()]
 
 
 def segment_lines(devices: list[str]) -> list[str]:
@@ -133,7 +166,7 @@ def fault_lines(place: Place, link: Link) -> str:
     """`nft`, in the switch: what is lost or doubled on the way to the host, before its rate limit."""
     table = f"faults_{place.name}"
     text = f"table netdev {table}\ndelete table netdev {table}\n"
-    if link.loss is None and link.duplicates is None:
+    if not link.faulty():
         return text
     text += f"table netdev {table} {{\n"
     for nic, port in enumerate(place.ports()):
