@@ -14,7 +14,7 @@ from tests.hosts import etc, network, services
 from tests.hosts.host import Host
 from tests.hosts.links import Links
 from tests.hosts.network import HostsError, Link, Place
-from tests.hosts.switch import ROOT, Switch
+from tests.hosts.switch import ROOT, Switch, Talk
 
 HEAD = "head"
 FIRST = 11  # the number of n1 in the networks; the head has 1
@@ -92,11 +92,12 @@ class Cluster:
 
     def down(self) -> None:
         """Kill every host's init, then the keeper. Nothing is left; a second call does nothing."""
-        for host in self.hosts.values():
-            host.kill()
-        self._links.stop()
-        self._switch.stop()
-        _running.discard(self)
+        with ExitStack() as stack:  # the last one first, and each whatever becomes of the others
+            stack.callback(_running.discard, self)
+            stack.callback(self._switch.stop)
+            stack.callback(self._links.stop)
+            for host in self.hosts.values():
+                stack.callback(host.kill)
 
     def crash(self, name: str) -> None:
         """Cut a host's power: its processes are killed, its memory and its links are gone."""
@@ -148,9 +149,11 @@ class Cluster:
     def _boot(self, hosts: list[Host]) -> None:
         """Boot hosts together, step by step."""
         with ExitStack() as stack:
-            talks = [(host, self._switch.fork(host.name, self._spec(host))) for host in hosts]
+            talks: list[tuple[Host, Talk]] = []
+            for host in hosts:
+                talk = self._switch.fork(host.name, self._spec(host))
+                talks.append((host, stack.enter_context(closing(talk))))
             for host, talk in talks:
-                stack.enter_context(closing(talk))
                 host.came_up(int(talk.hear("pid")))
                 talk.hear("up")
             self._links.connect(hosts)

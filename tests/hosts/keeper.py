@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 from tests.hosts import delay, init, kernel
 
 LARGEST = 1 << 20
+FAREWELL_SECONDS = 5.0
 
 
 def main() -> None:
@@ -51,6 +53,7 @@ def main() -> None:
         if control.fileno() in ready:
             message, fds, _, _ = socket.recv_fds(control, LARGEST, 1)
             if not message:
+                wait_for_children()
                 return
             spec, talk = json.loads(message), socket.socket(fileno=fds[0])
             with talk:
@@ -72,6 +75,15 @@ def reap() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass
+
+
+def wait_for_children() -> None:
+    """The owner has told them all to end: leave none of them to the machine's init."""
+    deadline = time.monotonic() + FAREWELL_SECONDS
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.001)
 
 
 def fork_forwarder(spec: dict[str, Any], talk: socket.socket) -> None:

@@ -31,7 +31,7 @@ TRIALS = {
 }
 FAULT_TRIALS = {
     "nft's egress hook": "printf 'table netdev t { chain c { type filter hook egress device one priority 0\\n"
-    "numgen random mod 100 < 1 drop\\nnumgen random mod 100 < 1 dup to one\\n } }' | nft -f -",
+    "numgen random mod 100 < 1 drop\\nnumgen random mod 100 < 1 dup to one\\n}\\n}\\n' | nft -f -",
 }
 
 

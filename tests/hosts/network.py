@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 
 UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -15,6 +16,7 @@ BUCKET_SECONDS = 0.004  # long enough for a timer that comes late, short enough 
 BUCKET_LEAST = 8_000  # bytes: a few full frames
 QUEUE = "50ms"
 PER_MILLION = 1_000_000
+COPIED = 0x79  # a packet that has been doubled: the copy passes the rules too
 
 
 class HostsError(Exception):
@@ -48,13 +50,17 @@ class Place:
     def __post_init__(self) -> None:
         low = f"{self.index >> 8}.{self.index & 255}"
         object.__setattr__(self, "addresses", tuple(f"10.{79 + nic}.{low}" for nic in range(self.nics)))
-        object.__setattr__(self, "addresses6", tuple(f"fd79:0:0:{nic}::{self.index:x}" for nic in range(self.nics)))
+        object.__setattr__(self, "addresses6", tuple(_ula(nic, self.index) for nic in range(self.nics)))
 
     def ports(self) -> list[str]:
         return [f"{self.name}-{nic}" for nic in range(self.nics)]
 
     def devices(self) -> list[str]:
         return [f"eth{nic}" for nic in range(self.nics)]
+
+
+def _ula(nic: int, index: int) -> str:
+    return str(IPv6Address(f"fd79:0:0:{nic:x}::{index:x}"))
 
 
 def bits(rate: str) -> float:
@@ -170,8 +176,8 @@ def fault_lines(place: Place, link: Link) -> str:
         return text
     text += f"table netdev {table} {{\n"
     for nic, port in enumerate(place.ports()):
-        text += f'chain port{nic} {{\ntype filter hook egress device "{port}" priority 0\n'
-        for percent, verdict in ((link.loss, "drop"), (link.duplicates, f'dup to "{port}"')):
+        text += f'chain port{nic} {{\ntype filter hook egress device "{port}" priority 0\nmeta mark {COPIED} accept\n'
+        for percent, verdict in ((link.loss, "drop"), (link.duplicates, f'meta mark set {COPIED} dup to "{port}"')):
             if percent is not None:
                 text += f"numgen random mod {PER_MILLION} < {share(percent) * PER_MILLION:.0f} {verdict}\n"
         text += "}\n"

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,10 @@ class Switch:
         if self._control is None:
             raise HostsError("the cluster is not up")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, ExitStack() as stack:
+            stack.enter_context(ours)
             socket.send_fds(self._control, [json.dumps(spec).encode()], [theirs.fileno()])
+            stack.pop_all()
         return Talk(name, ours)
 
     def batch(self, command: str, lines: Iterable[str], host: Host | None = None) -> None:
