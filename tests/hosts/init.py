@@ -6,6 +6,7 @@ symbolic links to a read-only view, the cluster's own in their place), /run, /tm
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -20,7 +21,6 @@ from tests.hosts.host import OWN
 NEW_ROOT = "/tmp"  # every machine has it; covered only in the host's own mount namespace
 DISKS = ("run", "scratch", "tmp")  # file systems of their own, as on most machines
 KERNEL = {"proc": "proc", "sys": "sysfs"}  # what these show depends on the host's namespaces
-MACHINE_ETC = "/.machine-etc"
 
 
 def run(spec: dict[str, Any], talk: socket.socket) -> None:
@@ -84,7 +84,9 @@ def build_root(spec: dict[str, Any]) -> None:
 
 
 def _make_etc(own_etc: int, files: dict[str, tuple[int, str]]) -> None:
-    view = NEW_ROOT + MACHINE_ETC
+    names = (f"/.etc-{number}" for number in itertools.count())  # a host of this kind may itself be the machine
+    machine = next(name for name in names if not os.path.exists(NEW_ROOT + name))
+    view = NEW_ROOT + machine
     os.mkdir(view)
     kernel.mount(f"/proc/self/fd/{own_etc}", view, flags=kernel.MS_BIND | kernel.MS_REC)
     kept = os.statvfs(view).f_flag & (kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
@@ -92,7 +94,7 @@ def _make_etc(own_etc: int, files: dict[str, tuple[int, str]]) -> None:
     own = {name.split("/")[0] for name in files}
     for name in os.listdir(view):
         if name not in own:
-            os.symlink(f"{MACHINE_ETC}/{name}", f"{NEW_ROOT}/etc/{name}")
+            os.symlink(f"{machine}/{name}", f"{NEW_ROOT}/etc/{name}")
     for name, (mode, text) in files.items():
         _write(Path(f"{NEW_ROOT}/etc/{name}"), mode, text)
 
