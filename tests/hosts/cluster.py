@@ -47,10 +47,10 @@ class Cluster:
         shared: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         names = [(HEAD, 1), *((f"n{k}", FIRST + k - 1) for k in range(1, n + 1))]
-        self.hosts = {name: Host(Place(name, index, nics)) for name, index in names}
+        self._users = etc.UIDS if users else {}
+        self.hosts = {name: Host(Place(name, index, nics), self._users) for name, index in names}
         self.ssh_config = Path("/etc/ssh/ssh_config")  # on every host
         self._nics = nics
-        self._users = etc.UIDS if users else {}
         self._scratch = None if scratch is None else Path(scratch).absolute()
         self._shared = sorted({str(Path(p).absolute()) for p in (ROOT, sys.prefix, sys.base_prefix, *shared)})
         self._keys = etc.make_keys() if sshd else None

@@ -91,7 +91,7 @@ class Switch:
         return Talk(name, ours)
 
     def batch(self, command: str, lines: Iterable[str], host: Host | None = None) -> None:
-        """Have `ip`, `tc` or `bridge` carry out lines in the switch's network, or a host's."""
+        """Have `ip` or `tc` carry out lines in the switch's network, or a host's."""
         text = "".join(f"{line}\n" for line in lines)
         if text:
             self._run([command, "-batch", "-"], text, host)
