@@ -127,7 +127,8 @@ def choose_unknown(
 ) -> tuple[Shape, int]:
     """The shape and block size that are least wrong whatever rate of `RATES` the links have.
 
-    `only`: the shape is given. It is the pair that at its worst rate loses the fewest seconds against what suits that rate best.
+    `only`: the shape is given. It is the pair that at its worst rate loses the fewest seconds against what suits that
+    rate best.
     """
     shapes = SHAPES if only is None else (only,)
     sizes = BLOCK_SIZES if block_size is None else (block_size,)

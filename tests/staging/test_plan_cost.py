@@ -142,7 +142,7 @@ def test_block_size_trades_fill_against_work_per_block() -> None:
     assert choose_block(CHAIN, 100, GiB, Link(block_cpu=0))[0] == 64 * KiB
     assert choose_block(CHAIN, 8, GiB, Link(block_cpu=0.05))[0] == MiB
     assert [size & (size - 1) for size in BLOCK_SIZES] == [0] * len(BLOCK_SIZES)
-    assert (BLOCK_SIZES[0], BLOCK_SIZES[-1]) == (64 * KiB, 4 * MiB)
+    assert (BLOCK_SIZES[0], BLOCK_SIZES[-1]) == (64 * KiB, MiB)
 
 
 @pytest.mark.parametrize(
