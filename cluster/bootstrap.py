@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import select
+import signal
 import sys
 import time
 from pathlib import Path
@@ -78,9 +80,10 @@ def _start(go: int, ready: int, pid: int) -> int:
         log = os.open(_log(layout), os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(go, "wb") as file:
             file.write(json.dumps({"dir": str(layout.base), "node": told["node"]}).encode("ascii"))
-        with open(ready, "rb") as file:
-            if file.read(1):
-                return pid
+        if ready in select.select([ready, sys.stdin], [], [])[0] and os.read(ready, 1):
+            return pid
+        # the service has ended, or the session is ending in the middle of its start
+        os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
         raise TemporaryError(f"the node service ended: {_last_line(log)}")
     except BaseException:
@@ -96,6 +99,10 @@ def _check(told: dict[str, Any]) -> None:
                 f"{name} is {here} under {sys.executable} and {wanted} on this host",
                 "install the same version there, or give --python",
             )
+    if os.geteuid() != told["head"]["uid"]:
+        raise RefusedError(
+            f"you are uid {os.geteuid()} there and uid {told['head']['uid']} here", "log in as the same user"
+        )
     skew = time.time() - told["time"]
     if abs(skew) > MAX_SKEW:
         raise RefusedError(

@@ -8,19 +8,18 @@ from __future__ import annotations
 import ipaddress
 import queue
 import socket
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from cluster import door, embedded, ssh
+from cluster import door, ssh
 from cluster.hosts import Host
 from cluster.keyfiles import locked
 from cluster.layout import Layout
 from cluster.remote import Kit, Session
-from cluster.startup import START_SECONDS, NodeSpec, prepare, running, start_head, wait_head
+from cluster.startup import START_SECONDS, NodeSpec, StartedHead, prepare, running, start_head, wait_head
 from staging.mover.errors import StageError, TemporaryError, UsageError, describe
 
 KIND = "hosts"
@@ -83,28 +82,33 @@ class _Start:
         if there:
             hosts = self._missing(hosts)
         places = [place for _, place in self._good(_Crowd(hosts, self._find, self._options.at_once), lambda h: h.name)]
-        head: subprocess.Popen[bytes] | None = None
+        head: StartedHead | None = None
         try:
             if places and not there:
                 prepare(self._layout)
-                head, _ = start_head(self._layout, self._options.address or _route(places), KIND, services)
+                head = start_head(self._layout, self._options.address or _route(places), KIND, services)
             crowd = _Crowd(places, self._reach, self._options.at_once)
             if places:
-                self._kit = Kit.read(self._layout, wait_head(self._layout, head) if head else self._layout.read_head())
+                self._kit = Kit.read(
+                    self._layout, wait_head(self._layout, head.process) if head else self._layout.read_head()
+                )
                 self._kit_ready.set()
             for place, _ in self._good(crowd, lambda p: p.host.name):
                 self._outcome.up.append(place.host.name)
                 self._tell(place.host.name, None)
         except BaseException:
-            _end(self._layout, head)
+            self._dialer.close()
+            if head is not None:
+                head.end()
             raise
         finally:
             self._dialer.close()
             self._kit_ready.set()
-        if not self._outcome.up:
-            _end(self._layout, head)
-        elif head is not None:
-            head.returncode = 0  # it is meant to outlive this command
+        if head is not None:
+            if self._outcome.up:
+                head.release()
+            else:
+                head.end()
         return self._outcome
 
     def _missing(self, hosts: Sequence[Host]) -> list[Host]:
@@ -190,12 +194,3 @@ def _local_address(far: str) -> str:
         except OSError:
             return ""
         return str(sock.getsockname()[0])
-
-
-def _end(layout: Layout, head: subprocess.Popen[bytes] | None) -> None:
-    """End a head that was started in vain, and with it what had joined."""
-    if head is not None:
-        head.terminate()
-        embedded.wait_gone(head.pid, embedded.STOP_SECONDS)
-        head.returncode = 0
-        embedded.remove(layout)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
+import re
 import shlex
 import socket
 import subprocess
@@ -24,6 +26,8 @@ from staging.mover.errors import RefusedError, StageError, TemporaryError, Unrea
 
 CONNECT_SECONDS = 10.0
 _CONFIG_SECONDS = 10
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what fails is told by us, in a line
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,14 @@ def _config(text: str) -> Config:
         known_hosts=tuple(str(Path(file).expanduser()) for file in known),
         known_as=one("hostkeyalias"),
         jump=one("proxyjump"),
-        command=one("proxycommand"),
+        command=_expand(one("proxycommand"), {"h": one("hostname"), "p": one("port"), "r": one("user")}),
         agent=said.get("identityagent", [""])[0] != "none",
     )
+
+
+def _expand(command: str, tokens: dict[str, str]) -> str:
+    """The %-tokens of a ProxyCommand, which `ssh -G` leaves as they are."""
+    return re.sub("%(.)", lambda found: "%" if found[1] == "%" else tokens.get(found[1], found[0]), command)
 
 
 def _plain(value: str) -> str:
