@@ -59,7 +59,7 @@ async def run(layout: Layout, spec: NodeSpec, service: Service) -> None:
     worker = StagingWorker(
         head.scheduler,
         name=spec.name,
-        host=spec.address,
+        host=settings.host(spec.address),
         nthreads=settings.WORKER_THREADS,
         memory_limit=0,
         resources={"stage": settings.STAGE_SLOTS},
