@@ -168,7 +168,9 @@ async def run(layout: Layout, host: str, kind: str, owner: int | None, services:
     gateway = Gateway()
     try:
         async with (
-            StagingScheduler(host=settings.host(host), port=0, protocol="tls", security=secured, dashboard=False) as scheduler,
+            StagingScheduler(
+                host=settings.host(host), port=0, protocol="tls", security=secured, dashboard=False
+            ) as scheduler,
             Client(scheduler.address, asynchronous=True, security=secured) as client,
         ):
             head = Head(layout, Fleet(scheduler, client), gateway, Authority.ensure(layout.keys), host, kind)

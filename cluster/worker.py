@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,13 @@ async def run(layout: Layout, spec: NodeSpec, service: Service) -> None:
     agent.install(node)
 
     async def describe(_: Any) -> dict[str, Any]:
-        return {"address": spec.address, "root": spec.root, "pid": service.pid}
+        return {
+            "address": spec.address,
+            "root": spec.root,
+            "pid": service.pid,
+            "door": str(layout.door(spec.name)),
+            "programs": os.path.dirname(sys.executable),
+        }
 
     async def control(target: str, order: str) -> None:
         # an order may write to a mover's pipe: never on this loop
