@@ -6,6 +6,8 @@ the node has joined or could not: {"up": pid} or {"error": an error in its wire 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -60,6 +62,7 @@ def _service(go: int, ready: int) -> int:
         return 0
     told = json.loads(order)
     layout = Layout(Path(told["dir"]))
+    _hold(layout.base)
     log = os.open(_log(layout), os.O_WRONLY | os.O_APPEND)
     null = os.open(os.devnull, os.O_RDONLY)
     for target, fd in enumerate((null, log, log)):
@@ -121,7 +124,22 @@ def _directory(named: str) -> Layout:
             base.mkdir(mode=0o700)
         except (FileExistsError, FileNotFoundError):  # another node that just ended removed the empty parent
             continue
+        _hold(base)
+        _sweep(parent)
         return Layout(base)
+
+
+def _hold(base: Path) -> None:
+    """Until the calling process ends, nobody takes the directory for one that was left behind."""
+    fcntl.flock(os.open(base / ".lock", os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), fcntl.LOCK_SH)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what services left here that had no time to end, as when the power failed."""
+    for lock in parent.glob("node-*/.lock"):
+        with contextlib.suppress(OSError), open(lock, "rb") as file:  # gone just now, or held
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Layout(lock.parent).remove_all()
 
 
 def _fill(layout: Layout, told: dict[str, Any]) -> None:

@@ -22,10 +22,12 @@ from typing import Any
 
 import paramiko
 
+from cluster.gateway import notice_loss
 from staging.mover.errors import RefusedError, StageError, TemporaryError, Unreachable, UsageError
 
 CONNECT_SECONDS = 10.0
 _CONFIG_SECONDS = 10
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what fails is told by us, in a line
 
@@ -43,6 +45,7 @@ class Config:
     jump: str
     command: str
     agent: bool
+    family: socket.AddressFamily = socket.AF_UNSPEC
 
     @property
     def known_name(self) -> str:
@@ -93,6 +96,7 @@ def _config(text: str) -> Config:
         jump=one("proxyjump"),
         command=_expand(one("proxycommand"), {"h": one("hostname"), "p": one("port"), "r": one("user")}),
         agent=said.get("identityagent", [""])[0] != "none",
+        family=_FAMILIES.get(one("addressfamily"), socket.AF_UNSPEC),
     )
 
 
@@ -106,14 +110,25 @@ def _plain(value: str) -> str:
 
 
 def resolve(config: Config) -> str:
-    """The address behind the host's name. Raises Unreachable."""
+    """The address behind the host's name, the first to which there is a way. Raises Unreachable."""
     try:
-        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(config.host, config.port, config.family, socket.SOCK_STREAM)
     except OSError as error:
         raise Unreachable(
             f"{config.host} cannot be resolved: {error.strerror or error}", "give its address as NAME=ADDRESS"
         ) from None
-    return str(found[0][4][0])
+    addresses = [str(entry[4][0]) for entry in found]
+    return next((address for address in addresses if own_address(address)), addresses[0])
+
+
+def own_address(far: str) -> str:
+    """This host's own address on the way to another; "" where there is no way."""
+    with socket.socket(socket.AF_INET6 if ":" in far else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((far, 9))  # sends nothing
+        except OSError:
+            return ""
+        return str(sock.getsockname()[0])
 
 
 class _Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
@@ -207,7 +222,9 @@ class Dialer:
             return paramiko.ProxyCommand(config.command)
         left = max(0.1, deadline - time.monotonic())
         if not config.jump:
-            return socket.create_connection((address, config.port), left)
+            sock = socket.create_connection((address, config.port), left)
+            notice_loss(sock)
+            return sock
         *before, last = config.jump.split(",")
         transport = self._jump(",".join(before), last).get_transport()
         if transport is None:

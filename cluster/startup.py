@@ -111,12 +111,12 @@ def spawn(
         )
 
 
-def wait_head(layout: Layout, process: subprocess.Popen[bytes]) -> HeadInfo:
-    """Until the head has announced itself; TemporaryError at once when it has ended."""
+def wait_head(layout: Layout, process: subprocess.Popen[bytes] | None) -> HeadInfo:
+    """What the head announces; waits for one just started as `process`. TemporaryError at once when that has ended."""
     deadline = time.monotonic() + START_SECONDS
     log = layout.logs / "head.log"
     while not layout.head_file.exists():
-        if process.poll() is not None:
+        if process is None or process.poll() is not None:
             raise TemporaryError("the head ended as soon as it was started", f"see {log}")
         if time.monotonic() > deadline:
             raise TemporaryError(f"the head did not come up within {START_SECONDS} s", f"see {log}")
