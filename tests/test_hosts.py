@@ -28,12 +28,16 @@ NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
 RATE = "200mbit"
 SLEEP = ["sleep", "1000"]
 COUNT = 2000
+NOBODY = 65534
 
 # Both take an address; the first says how many of COUNT datagrams came, the second how long an answer takes at best.
 RECEIVE = """
 import socket, sys
 room = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-room.setsockopt(socket.SOL_SOCKET, 33, 1 << 23)  # SO_RCVBUFFORCE
+try:
+    room.setsockopt(socket.SOL_SOCKET, 33, 1 << 23)  # SO_RCVBUFFORCE
+except PermissionError:
+    room.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 23)
 room.bind((sys.argv[1], 6000))
 print("ready", flush=True)
 seen, word = [], b""
@@ -161,7 +165,9 @@ class TestHosts:
         before = Path("/etc/hosts").read_text()
         for file in ("/etc/hosts", "/etc/passwd"):
             cluster["n1"].run(["sh", "-c", 'echo >> "$0"', file])
-        assert cluster["n1"].run(["sh", "-c", "echo > /.machine-etc/hosts"], check=False).returncode != 0
+        view = next(path for path in cluster["n1"].path("/etc").iterdir() if path.is_symlink())
+        done = cluster["n1"].run(["touch", f"{view.readlink().parent}/new"], check=False)
+        assert "Read-only file system" in done.stderr
         assert Path("/etc/hosts").read_text() == before
 
     def test_a_disk_of_a_given_size_fills(self, cluster: Cluster) -> None:
@@ -171,6 +177,8 @@ class TestHosts:
         done = host.run(["dd", "if=/dev/zero", "of=/scratch/small/x", "bs=1M", "count=5"], check=False)
         assert "No space left" in done.stderr
         host.run(["umount", "/scratch/small"])
+        with pytest.raises(HostsError, match="/usr/new would be made on the machine"):
+            cluster.disk("n1", "/usr/new", "4m")
 
     def test_a_scratch_on_disk_outlives_a_crash(self, tmp_path: Path) -> None:
         need()
@@ -316,7 +324,7 @@ class TestCrashes:
     def test_a_host_that_loses_power_and_boots(self, cluster: Cluster) -> None:
         host = cluster["n4"]
         host.path("/scratch/x").write_text("gone")
-        mac = host.run(["cat", "/sys/class/net/eth0/address"], check=False).stdout
+        mac = host.run(["cat", "/sys/class/net/eth0/address"]).stdout
         cluster.rate("n4", "100mbit")
         cluster.cut("n4")
         with host.popen(SLEEP) as process, host.popen(["sh", "-c", "trap '' TERM; sleep 1000"]) as stubborn:
@@ -328,7 +336,7 @@ class TestCrashes:
         assert not reaches(cluster.head, host)
         cluster.boot("n4")
         assert not host.path("/scratch/x").exists()
-        assert host.run(["cat", "/sys/class/net/eth0/address"], check=False).stdout == mac
+        assert host.run(["cat", "/sys/class/net/eth0/address"]).stdout == mac
         assert "100Mbit" in host.run(["tc", "qdisc"]).stdout
         assert not reaches(cluster.head, host)
         cluster.heal("n4")
@@ -359,7 +367,7 @@ class TestCrashes:
             try:
                 members = until("the command on the head", lambda: members_of(owner.pid))
                 keeper = next(p for p in members if p.ppid() == owner.pid and "tests.hosts.keeper" in p.cmdline())
-                assert len(members) == 1 + 3 + 3 + 1  # the keeper, inits, forwarders, the command
+                assert len(members) >= 1 + 3 + 3 + 1  # the keeper, inits, forwarders, the command
                 (owner if victim == "owner" else keeper).kill()
                 until("the end of all", lambda: not [process for process in members if leaks.alive(process)])
             finally:
@@ -447,7 +455,9 @@ class TestWithoutRoot:
         """As nobody, with the machine's Python: this run's may be in a directory of root's."""
         need()
         if os.geteuid() != 0:
-            pytest.skip("is what all other tests show when the run is not root's")
+            pytest.skip("it is what the other tests show when the run is not root's")
+        if not Path("/usr/bin/python3").exists():
+            pytest.skip("needs /usr/bin/python3")
         place = Path("/var/tmp") / f"hosts-{os.getpid()}"  # tmp_path is closed to others
         try:
             shutil.copytree(ROOT / "tests" / "hosts", place / "tests" / "hosts")
@@ -455,8 +465,8 @@ class TestWithoutRoot:
             done = subprocess.run(
                 ["/usr/bin/python3", "-c", UNPRIVILEGED],
                 cwd=place,
-                user="nobody",
-                group="nogroup",
+                user=NOBODY,
+                group=NOBODY,
                 extra_groups=[],
                 capture_output=True,
                 text=True,
@@ -539,7 +549,10 @@ def packets(host: Host) -> int:
 def members_of(pid: int) -> list[psutil.Process]:
     """All processes of the cluster of a command, once its last one is there."""
     below = psutil.Process(pid).children(recursive=True)
-    return below if any(process.cmdline()[-2:] == SLEEP for process in below) else []
+    try:
+        return below if "sleep" in [process.name() for process in below] else []
+    except psutil.NoSuchProcess:  # so it is still being made
+        return []
 
 
 def machine() -> dict[str, object]:

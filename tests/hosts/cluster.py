@@ -139,7 +139,12 @@ class Cluster:
     def disk(self, name: str, path: str, size: str) -> None:
         """Give a host an empty disk of a size such as '64m' at `path`."""
         host = self[name]
-        host.run(["mkdir", "-p", path])
+        if not host.path(path).is_dir():
+            if not host.owns(path):
+                raise HostsError(
+                    f"{path} would be made on the machine: choose a directory that is there, or one below /scratch"
+                )
+            host.run(["mkdir", "-p", path])
         host.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=1777", "tmpfs", path])
 
     def own_processes(self) -> set[int]:

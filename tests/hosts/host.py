@@ -17,6 +17,7 @@ from tests.hosts import enter
 from tests.hosts.etc import UIDS
 from tests.hosts.network import HostsError, Place
 
+OWN = {"etc": 0o755, "home": 0o755, "root": 0o711, "run": 0o755, "scratch": 0o1777, "tmp": 0o1777}  # and modes
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("LONGSHORE_TEST_RUN", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
 SECONDS = 60.0
@@ -56,6 +57,11 @@ class Host:
     def path(self, path: str | os.PathLike[str]) -> Path:
         """Where the caller's process finds a file of this host. A link with an absolute target leads astray."""
         return Path(f"/proc/{self._up()}/root") / os.fspath(path).lstrip("/")
+
+    def owns(self, path: str) -> bool:
+        """Whether what is made at `path` is made on this host alone: below /scratch, say, but not below /usr."""
+        top = path.split("/")[1]
+        return top in OWN or not os.path.lexists(f"/{top}")
 
     def popen(
         self,
