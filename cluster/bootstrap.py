@@ -21,7 +21,7 @@ from typing import Any
 from cluster import forking, keyfiles, node
 from cluster.layout import HeadInfo, Layout
 from cluster.startup import NodeSpec, versions
-from staging.mover.errors import RefusedError, StageError, TemporaryError, UsageError, describe
+from staging.mover.errors import RefusedError, SpaceError, StageError, TemporaryError, UsageError, describe
 
 MAX_SKEW = 25.0  # seconds; credentials put up with 30
 MAX_PAYLOAD = 1 << 20
@@ -79,15 +79,21 @@ def _start(go: int, ready: int, pid: int) -> int:
     _check(told)
     layout = _directory(told["parent"])
     try:
-        _fill(layout, told)
+        try:
+            _fill(layout, told)
+        except SpaceError as error:
+            raise SpaceError(error.message, "free space there, or give --node-dir") from None
         log = os.open(_log(layout), os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(go, "wb") as file:
             file.write(json.dumps({"dir": str(layout.base), "node": told["node"]}).encode("ascii"))
-        if ready in select.select([ready, sys.stdin], [], [])[0] and os.read(ready, 1):
+        heard = select.select([ready, sys.stdin], [], [])[0]
+        if ready in heard and os.read(ready, 1):
             return pid
-        # the service has ended, or the session is ending in the middle of its start
-        os.kill(pid, signal.SIGTERM)
+        if ready not in heard:
+            os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
+        if ready not in heard:
+            raise TemporaryError("the session ended before the node had joined")
         raise TemporaryError(f"the node service ended: {_last_line(log)}")
     except BaseException:
         layout.remove_all()

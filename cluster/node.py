@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import datetime
 import os
 import signal
@@ -90,12 +91,12 @@ def watch(children: set[int]) -> int:
     def on_term(*_: object) -> None:
         nonlocal asked
         asked = True
-        for pid in children:
-            os.kill(pid, signal.SIGTERM)
+        send(signal.SIGTERM)
 
-    def on_alarm(*_: object) -> None:
+    def send(number: signal.Signals) -> None:
         for pid in children:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # reaped just now
+                os.kill(pid, number)
 
     signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -105,9 +106,8 @@ def watch(children: set[int]) -> int:
         children.discard(pid)
         if first:
             first = False
-            for other in children:
-                os.kill(other, signal.SIGTERM)
-            signal.signal(signal.SIGALRM, on_alarm)
+            send(signal.SIGTERM)
+            signal.signal(signal.SIGALRM, lambda *_: send(signal.SIGKILL))
             signal.alarm(GRACE_SECONDS)
     return 0 if asked else 1
 

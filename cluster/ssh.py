@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +180,9 @@ class Dialer:
 
     def _login(self, client: paramiko.SSHClient, config: Config, address: str, deadline: float) -> None:
         client.set_missing_host_key_policy(_Unknown(config))
-        for entry in self._host_keys(config.known_hosts).lookup(config.known_name) or {}:
-            key = (self._host_keys(config.known_hosts).lookup(config.known_name) or {})[entry]
-            client.get_host_keys().add(config.known_name, entry, key)
+        known = self._host_keys(config.known_hosts).lookup(config.known_name)
+        for kind in known or ():
+            client.get_host_keys().add(config.known_name, kind, known[kind])
         where = f"{config.host} port {config.port}"
         try:
             sock = self._socket(config, address or config.host, deadline)
@@ -255,10 +255,16 @@ class Dialer:
 
 
 def _jump_config(before: str, last: str, file: str) -> Config:
-    """A hop is written [user@]host[:port]; the first ones lead to the last."""
-    user, _, host = last.rpartition("@")
-    name, colon, port = host.rpartition(":")
-    if not colon or ("]" in port or (":" in name and not name.endswith("]"))):
-        name, port = host, ""
-    config = configured(name.strip("[]"), user, file, port)
-    return Config(**{**config.__dict__, "jump": before or config.jump})
+    """What ssh's configuration says of the last hop; the ones before lead to it."""
+    user, host, port = hop(last)
+    config = configured(host, user, file, port)
+    return replace(config, jump=before or config.jump)
+
+
+def hop(word: str) -> tuple[str, str, str]:
+    """User, host and port of a word of ProxyJump: [ssh://][user@]host[:port], an IPv6 address with a port in []."""
+    user, _, place = word.removeprefix("ssh://").rpartition("@")
+    found = re.fullmatch(r"\[(.*)\](?::(\d+))?|([^:]*):(\d+)", place)
+    if found is None:
+        return user, place, ""
+    return user, found[1] or found[3], found[2] or found[4] or ""
