@@ -88,6 +88,7 @@ class Fleet(SchedulerPlugin):
         return [known[name] for name in names]
 
     async def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        self.nodes()  # noted, whether or not anybody asks before it is lost
         async with self.changed:
             self.changed.notify_all()
 

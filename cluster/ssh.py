@@ -27,6 +27,7 @@ from staging.mover.errors import RefusedError, StageError, TemporaryError, Unrea
 
 CONNECT_SECONDS = 10.0
 _CONFIG_SECONDS = 10
+_NO_KEYS = "No authentication methods available"  # paramiko's words for it, which have no class
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what fails is told by us, in a line
@@ -205,12 +206,11 @@ class Dialer:
                 f"its host key has changed ({error.key.get_name()} {error.key.fingerprint})",
                 f"find out why, then mend {' or '.join(config.known_hosts)}",
             ) from None
-        except paramiko.AuthenticationException:
-            raise RefusedError(
-                f"ssh does not let {config.user} in by key", f"try `ssh {config.user}@{config.host}`, or load the agent"
-            ) from None
         except (paramiko.SSHException, EOFError) as error:
             said = str(error) or "the connection was closed"
+            if isinstance(error, paramiko.AuthenticationException) or said == _NO_KEYS:
+                remedy = f"try `ssh {config.user}@{config.host}`, or load the agent"
+                raise RefusedError(f"ssh does not let {config.user} in by key", remedy) from None
             raise Unreachable(f"ssh to {where} failed: {said}", "is sshd well there?") from None
         except TimeoutError:
             raise Unreachable(f"no answer from {where} within {self._seconds:g} s", "is the host up?") from None
