@@ -248,10 +248,12 @@ class Broadcast:
             await asyncio.sleep(WATCH_SECONDS)
             now = time.monotonic()
             for name in [n for n, heard in self._heard.items() if now - heard > SILENCE_SECONDS]:
+                del self._heard[name]
                 if not self._tasks[name].done():
                     self._fail(name, Unreachable(f"{name} has been silent for {SILENCE_SECONDS} s"), True)
                     self._tasks[name].cancel()
-                    self._errand(self._fleet.control(self._opened[name], self._member.transfer, {"op": "kill"}))
+                    # no more orders for it after this one: each would wait for an answer
+                    self._errand(self._fleet.control(self._opened.pop(name), self._member.transfer, {"op": "kill"}))
             slow, changed = steering.adjust(now)
             self._turn(changed)
             if slow is not None:
