@@ -168,8 +168,14 @@ def _is_head(pid: int, layout: Layout) -> bool:
 
 
 def remove(layout: Layout) -> None:
-    """Delete what a cluster that has ended left in its directory, the nodes' file trees included, and nothing else."""
+    """Delete what a cluster that has ended left in its directory, and nothing else.
+
+    The nodes' file trees are included, unless a job's results are to be kept in them.
+    """
+    kept = {layout.nodes} if layout.kept_file.exists() else set()
     for path in layout.parts():
+        if path in kept:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

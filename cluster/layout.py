@@ -48,8 +48,12 @@ class Layout:
     def logs(self) -> Path:
         return self.base / "log"
 
+    @property
+    def nodes(self) -> Path:
+        return self.base / "nodes"
+
     def node(self, name: str) -> Path:
-        return self.base / "nodes" / name
+        return self.nodes / name
 
     def root(self, name: str) -> Path:
         """The file tree of an embedded node."""
@@ -63,7 +67,7 @@ class Layout:
         return [
             self.head_socket,
             self.head_file,
-            self.base / "nodes",
+            self.nodes,
             self.base / "dask-scratch-space",
             self.logs,
             self.keys,
@@ -75,6 +79,18 @@ class Layout:
     def jobs_file(self) -> Path:
         """The number of the last job."""
         return self.base / "jobs"
+
+    @property
+    def kept_file(self) -> Path:
+        """Where it exists the nodes' file trees hold results, and stay when the cluster is removed."""
+        return self.base / "kept"
+
+    def keep_files(self, wanted: bool) -> None:
+        """Have the nodes' file trees stay when this cluster ends, or not."""
+        if wanted:
+            self.kept_file.write_text("results of a job that did not come back are in nodes/*/root\n")
+        else:
+            self.kept_file.unlink(missing_ok=True)
 
     @property
     def lock_file(self) -> Path:

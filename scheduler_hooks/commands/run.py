@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -20,7 +20,7 @@ from scheduler_hooks.commands.common import assumed_nodes, check, read_script, u
 from scheduler_hooks.dry_run import render
 from scheduler_hooks.job import Job, JobNode, fit_nodes
 from scheduler_hooks.jobscript import JobScript
-from staging.mover.errors import TemporaryError, UsageError
+from staging.mover.errors import TemporaryError, Unreachable, UsageError
 from staging.options import json_option, progress_option
 
 
@@ -28,10 +28,13 @@ from staging.options import json_option, progress_option
 @click.argument("job", metavar="JOB")
 @click.option("--nodes", "count", type=click.IntRange(min=1), help="Nodes to use; wins over #STAGE nodes.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would be staged, and stop.")
+@click.option("--keep", is_flag=True, help="Leave the scratch directories where they are, and say where.")
 @cluster_option
 @progress_option
 @json_option
-def command(job: str, count: int | None, dry_run: bool, cluster_dir: str | None, progress: str, as_json: bool) -> int:
+def command(
+    job: str, count: int | None, dry_run: bool, keep: bool, cluster_dir: str | None, progress: str, as_json: bool
+) -> int:
     """Stage the inputs of JOB in, run it on its first node, and stage its outputs out.
 
     Without a running cluster (see `stage up`) one is started on this machine for this job alone. The exit status is
@@ -50,7 +53,7 @@ def command(job: str, count: int | None, dry_run: bool, cluster_dir: str | None,
         click.echo(render(_job(script, "1", _members(names, up))), nl=False)
         return 0
     if up:
-        return _carry_out(layout, script, _members(names, up), progress, as_json)
+        return _carry_out(layout, script, _members(names, up), Manner(progress, as_json, keep))
     strangers = [name for name in names if name not in resolve_count(len(names))]
     if strangers:
         raise UsageError(
@@ -59,7 +62,7 @@ def command(job: str, count: int | None, dry_run: bool, cluster_dir: str | None,
     if progress != "none" and not as_json:
         click.echo(f"no cluster is running: starting {len(names)} nodes on this machine for this job", err=True)
     with _own_cluster(len(names)) as own:
-        return _carry_out(own, script, _members(names, _nodes_up(own)), progress, as_json)
+        return _carry_out(own, script, _members(names, _nodes_up(own)), Manner(progress, as_json, keep, private=True))
 
 
 def _nodes_up(layout: Layout) -> dict[str, JobNode]:
@@ -82,7 +85,7 @@ def _job(script: JobScript, number: str, nodes: tuple[JobNode, ...]) -> Job:
 
 @contextmanager
 def _own_cluster(count: int) -> Iterator[Layout]:
-    """A cluster that ends with this command, however this command ends."""
+    """A cluster that ends with this command, however this command ends; its files stay where results are in them."""
     home = personal()
     home.mkdir(mode=0o700, exist_ok=True)
     layout = Layout(Path(tempfile.mkdtemp(prefix="run-", dir=home)))
@@ -92,12 +95,23 @@ def _own_cluster(count: int) -> Iterator[Layout]:
         yield layout
     finally:
         if owner is not None:
-            embedded.stop(layout)
+            with suppress(Unreachable):  # it has ended already
+                embedded.stop(layout)
             os.close(owner)
         embedded.remove(layout)
 
 
-def _carry_out(layout: Layout, script: JobScript, nodes: tuple[JobNode, ...], progress: str, as_json: bool) -> int:
+@dataclass(frozen=True)
+class Manner:
+    """How a job is carried out; see `Runner` for `keep` and `private`."""
+
+    progress: str
+    as_json: bool
+    keep: bool
+    private: bool = False
+
+
+def _carry_out(layout: Layout, script: JobScript, nodes: tuple[JobNode, ...], manner: Manner) -> int:
     async def work() -> int:
         from cluster.line import ask
         from scheduler_hooks.runner import Runner
@@ -105,15 +119,9 @@ def _carry_out(layout: Layout, script: JobScript, nodes: tuple[JobNode, ...], pr
         from staging.show import show
 
         hello = await ask(layout, {"op": "hello", "new_job": True})
-        async with show(progress, as_json) as shown:  # type: ignore[arg-type]
-            try:
-                code = await Runner(Place(layout, hello["host"]), _job(script, hello["job"], nodes), shown).run()
-            except asyncio.CancelledError:
-                shown.say("the job was stopped and its scratch directories removed; nothing was staged out")
-                raise
-            finally:
-                for line in shown.report.text().splitlines():
-                    shown.display.print_line(line)
-        return code
+        async with show(manner.progress, manner.as_json) as shown:  # type: ignore[arg-type]
+            job = _job(script, hello["job"], nodes)
+            place = Place(layout, hello["host"])
+            return await Runner(place, job, shown, keep=manner.keep, private=manner.private).run()
 
     return console.drive(work)
