@@ -173,7 +173,7 @@ def remove(layout: Layout) -> None:
     The nodes' file trees are included, unless a job's results are to be kept in them.
     """
     kept = {layout.nodes} if layout.kept_file.exists() else set()
-    for path in layout.parts():
+    for path in layout.parts() if layout.marker_file.exists() else ():
         if path in kept:
             continue
         if path.is_dir() and not path.is_symlink():

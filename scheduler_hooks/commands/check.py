@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
+from cluster.layout import working_directory
 from scheduler_hooks.commands.common import assumed_nodes, check, read_script
 
 
@@ -16,5 +15,5 @@ def command(job: str, count: int | None) -> None:
     """Check the #STAGE lines of JOB and the files they name, from the directory this is typed in."""
     script, problems = read_script(job)
     named = count is not None or script.nodes is not None
-    check(script, problems, assumed_nodes(script, count) if named else ("n1",), Path.cwd())
+    check(script, problems, assumed_nodes(script, count) if named else ("n1",), working_directory())
     click.echo(f"{job}: {len(script.inputs)} in, {len(script.outputs)} out: all well", err=True)

@@ -11,7 +11,7 @@ import click
 from cluster import console, door
 from cluster.door import ENV_DOOR
 from cluster.launch_request import LaunchRequest
-from cluster.layout import find
+from cluster.layout import find, working_directory
 from cluster.nodes import fold, parse
 from cluster.output import Mode, Output
 from cluster.run import Process, run, umask
@@ -88,4 +88,4 @@ def _process(rank: int, name: str, argv: tuple[str, ...], roots: dict[str, str])
     env["STAGE_DIR"] = local(env["STAGE_DIR"])
     if ENV_DOOR in env:
         env[ENV_DOOR] = str(find().door(name))
-    return Process(name, rank, LaunchRequest(words, env, local(os.getcwd()), env["STAGE_DIR"], umask()))
+    return Process(name, rank, LaunchRequest(words, env, local(str(working_directory())), env["STAGE_DIR"], umask()))

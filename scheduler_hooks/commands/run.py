@@ -14,7 +14,7 @@ import click
 from cluster import console, door, embedded
 from cluster.commands.options import cluster_option
 from cluster.commands.up import SERVICES
-from cluster.layout import Layout, find, personal
+from cluster.layout import Layout, find, personal, working_directory
 from cluster.nodes import resolve_count
 from scheduler_hooks.commands.common import assumed_nodes, check, read_script, user
 from scheduler_hooks.dry_run import render
@@ -48,7 +48,7 @@ def command(
         raise TemporaryError(
             f"the cluster has {len(up)} nodes up, the job asks for more", "use --nodes, or start them with `stage up`"
         )
-    check(script, problems, names, Path.cwd())
+    check(script, problems, names, working_directory())
     if dry_run:
         click.echo(render(_job(script, "1", _members(names, up))), nl=False)
         return 0
@@ -80,7 +80,7 @@ def _members(names: tuple[str, ...], up: dict[str, JobNode]) -> tuple[JobNode, .
 
 
 def _job(script: JobScript, number: str, nodes: tuple[JobNode, ...]) -> Job:
-    return Job(number, os.path.basename(script.name), user(), os.getcwd(), nodes, script)
+    return Job(number, os.path.basename(script.name), user(), str(working_directory()), nodes, script)
 
 
 @contextmanager

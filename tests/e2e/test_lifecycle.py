@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -91,6 +92,34 @@ def test_down_may_keep_the_files_and_up_finds_them_again(cli: Make, layout: Layo
     assert run.stage("up", "--local", "1").code == 0
     assert (layout.root("n1") / "scratch" / "mine").read_text() == "kept"
     assert run.stage("down").code == 0
+
+
+@pytest.mark.parametrize("names", [("nodes", "keys", "log"), ("log",)])
+def test_up_and_down_leave_a_directory_of_the_users_as_it_is(
+    cli: Make, tmp_path: Path, layout: Layout, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        (layout.base / name).mkdir()
+        (layout.base / name / "mine").write_text("mine")
+    run = cli(None)
+    up = run.stage("up", "--local", "1", "--cluster", layout.base)
+    assert (up.code, up.out) == (2, "")
+    assert "holds other things, such as" in up.err
+    assert run.stage("down", "--cluster", layout.base).code == 5
+    embedded.remove(layout)
+    assert sorted(str(path.relative_to(layout.base)) for path in layout.base.rglob("mine")) == sorted(
+        f"{name}/mine" for name in names
+    )
+    shutil.rmtree(layout.base)
+
+
+def test_down_leaves_what_was_put_beside_the_cluster(cli: Make, layout: Layout) -> None:
+    run = cli(layout)
+    assert run.stage("up", "--local", "1").code == 0
+    (layout.base / "notes.txt").write_text("mine")
+    assert run.stage("down").code == 0
+    assert os.listdir(layout.base) == ["notes.txt"]
+    shutil.rmtree(layout.base)
 
 
 def test_a_cluster_is_its_owners_alone(cluster4: Layout) -> None:
