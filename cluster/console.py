@@ -14,13 +14,10 @@ from typing import Any, NoReturn
 import click
 
 from cluster.forking import open_standard_streams
+from cluster.signals import ENDING, Terminated, terminating
 from staging.mover.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, StageError, UsageError, describe
 
 SCHEMA = 1
-
-
-class Terminated(BaseException):
-    """SIGTERM came."""
 
 
 def main(command: click.Command, name: str) -> NoReturn:
@@ -31,7 +28,8 @@ def main(command: click.Command, name: str) -> NoReturn:
     line = ""
     failed: StageError | None = None
     try:
-        result = command.main(prog_name=name, standalone_mode=False)
+        with terminating():
+            result = command.main(prog_name=name, standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except click.ClickException as error:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else name
@@ -63,28 +61,38 @@ def _complete_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
-def drive(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run an asynchronous command; ^C and SIGTERM cancel it, so that its `finally` parts run."""
+def drive(work: Callable[[], Coroutine[Any, Any, int]], again: Callable[[], None] | None = None) -> int:
+    """Run an asynchronous command; ^C and SIGTERM cancel it, so that its `finally` parts run.
+
+    With `again` the second signal does not cut those short, but calls `again`, which may hurry them; the third does.
+    """
     import asyncio  # here, since it takes longer to import than a quick command takes to run
 
-    terminated = False
+    came: list[signal.Signals] = []
 
     async def watched() -> int:
         task = asyncio.current_task()
         assert task is not None
 
-        def on_term() -> None:
-            nonlocal terminated
-            terminated = True
-            task.cancel()
+        def on(number: signal.Signals) -> None:
+            came.append(number)
+            if len(came) == 2 and again is not None:
+                click.echo("tidying up; once more leaves at once, and may leave files behind", err=True)
+                again()
+            else:
+                task.cancel()
 
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, on_term)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
-            loop.add_signal_handler(signal.SIGHUP, on_term)
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup, SIGINT in the background
+                loop.add_signal_handler(number, on, number)
         return await work()
 
+    saved = {number: signal.getsignal(number) for number in ENDING}
     try:
         return asyncio.run(watched())
     except asyncio.CancelledError:
-        raise (Terminated if terminated else KeyboardInterrupt) from None
+        raise (KeyboardInterrupt if came[:1] == [signal.SIGINT] else Terminated) from None
+    finally:
+        for number, handler in saved.items():  # the loop has left the default ones
+            signal.signal(number, handler)

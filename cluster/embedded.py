@@ -21,6 +21,7 @@ from cluster.credentials import Authority
 from cluster.keyfiles import locked
 from cluster.layout import Layout, personal
 from cluster.nodes import resolve_count
+from cluster.signals import deferred
 from staging.mover.errors import StageError, TemporaryError, Unreachable, UsageError
 
 START_SECONDS = 60
@@ -61,7 +62,8 @@ def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: b
     present: set[str] = set()
     owner = None
     started: dict[str, subprocess.Popen[bytes]] = {}
-    if running(layout):
+    head_there = running(layout)
+    if head_there:
         nodes = door.ask(layout, {"op": "status"})["nodes"]
         present = {n["name"] for n in nodes if n["state"] == "up"}
     else:
@@ -69,19 +71,23 @@ def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: b
         layout.head_socket.unlink(missing_ok=True)
         pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
         Authority.ensure(layout.keys)
-        started["head"], owner = _start_head(layout, services, owned)
-    for name in names:
-        if name not in present:
-            started[name] = _start_node(layout, name)
     try:
+        if not head_there:
+            with deferred():  # what has been started is known, however this ends
+                started["head"], owner = _start_head(layout, services, owned)
+        for name in names:
+            if name not in present:
+                with deferred():
+                    started[name] = _start_node(layout, name)
         _wait_up(layout, len(set(names) | present), started)
     except BaseException:
-        for process in started.values():
-            process.terminate()
-        for process in started.values():
-            wait_gone(process.pid, STOP_SECONDS)
-        if owner is not None:
-            os.close(owner)
+        with deferred():
+            for process in started.values():
+                process.terminate()
+            for process in started.values():
+                wait_gone(process.pid, STOP_SECONDS)
+            if owner is not None:
+                os.close(owner)
         raise
     finally:
         for process in started.values():

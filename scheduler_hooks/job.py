@@ -11,6 +11,7 @@ from cluster.nodes import fold
 from scheduler_hooks.jobscript import JobScript
 from scheduler_hooks.patterns import Values, fill
 
+ENV_KILL_WAIT = "STAGE_KILL_WAIT"
 DEFAULT_SCRATCH = "/scratch/stage-%j"
 
 

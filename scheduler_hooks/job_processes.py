@@ -14,7 +14,7 @@ from cluster.door import ENV_DOOR
 from cluster.launch_request import LaunchRequest
 from cluster.layout import ENV_CLUSTER
 from cluster.output import Output
-from scheduler_hooks.job import Job, JobNode
+from scheduler_hooks.job import ENV_KILL_WAIT, Job, JobNode
 from staging.copy import Place
 from staging.mover.errors import StageError, from_wire
 
@@ -28,9 +28,10 @@ class Ends:
 
 
 class JobProcesses:
-    def __init__(self, place: Place, job: Job) -> None:
+    def __init__(self, place: Place, job: Job, grace: processes.Grace) -> None:
         self.job = job
         self._place = place
+        self._grace = grace
 
     def process(
         self, node: JobNode, argv: Sequence[str], directory: str, otherwise: str | None = None, umask: int = 0o022
@@ -43,6 +44,7 @@ class JobProcesses:
         env = {**os.environ, **self.job.environment(node)}
         env[ENV_CLUSTER] = str(self._place.layout.base)
         env[ENV_DOOR] = str(self._place.layout.door(node.name))
+        env[ENV_KILL_WAIT] = str(self._grace.seconds)
         if shutil.which("stage", path=env.get("PATH", "")) is None:
             # `stage each` must be found in the script also where the virtual environment is not active
             env["PATH"] = os.pathsep.join(filter(None, [env.get("PATH", ""), os.path.dirname(sys.executable)]))
@@ -65,5 +67,5 @@ class JobProcesses:
             else:
                 ends.errors[event["node"]] = from_wire(event["error"])
 
-        await processes.run(self._place.layout, self._place.host, started, output, tell)
+        await processes.run(self._place.layout, self._place.host, started, output, tell, self._grace)
         return ends

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.output import Output
-from cluster.run import umask
+from cluster.run import Grace, umask
 from scheduler_hooks.job import Job, JobNode
 from scheduler_hooks.job_processes import JobProcesses
 from scheduler_hooks.scratch import Scratch
@@ -33,13 +33,13 @@ class Runner:
     told to stay where results are in it.
     """
 
-    def __init__(self, place: Place, job: Job, shown: Show, *, keep: bool = False, private: bool = False) -> None:
+    def __init__(self, place: Place, job: Job, shown: Show, *, grace: Grace, keep: bool, private: bool) -> None:
         self._place = place
         self._job = job
         self._shown = shown
         self._keep = keep
         self._private = private
-        self._processes = JobProcesses(place, job)
+        self._processes = JobProcesses(place, job, grace)
         self._scratch = Scratch(self._processes)
         self._owed: set[tuple[str, str]] = set()  # node, and label of the output
         self._code: int | None = None  # the script's

@@ -7,13 +7,25 @@ import pwd
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
 from scheduler_hooks.check import check_destinations, check_sources, require
 from scheduler_hooks.directives import parse
+from scheduler_hooks.job import ENV_KILL_WAIT
 from scheduler_hooks.jobscript import JobScript, Problem, conflicts
 from scheduler_hooks.patterns import Values
 from staging.mover.errors import SourceError, UsageError
 
 MAX_SCRIPT = 4 << 20
+
+kill_wait_option = click.option(
+    "--kill-wait",
+    type=click.IntRange(0, 3600),
+    default=10,
+    envvar=ENV_KILL_WAIT,
+    metavar="SECONDS",
+    help="Between TERM and KILL, when a job is stopped. Default: $STAGE_KILL_WAIT, else 10.",
+)
 
 
 def read_script(name: str) -> tuple[JobScript, list[Problem]]:

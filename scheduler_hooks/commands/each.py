@@ -14,8 +14,8 @@ from cluster.launch_request import LaunchRequest
 from cluster.layout import find, working_directory
 from cluster.nodes import fold, parse
 from cluster.output import Mode, Output
-from cluster.run import Process, run, umask
-from scheduler_hooks.commands.common import user
+from cluster.run import Grace, Process, run, umask
+from scheduler_hooks.commands.common import kill_wait_option, user
 from scheduler_hooks.patterns import Values, fill
 from staging.mover.errors import UsageError, describe, from_wire
 
@@ -24,8 +24,9 @@ from staging.mover.errors import UsageError, describe, from_wire
 @click.option("-w", "--nodes", "spec", metavar="NODESET", help="Only these nodes of the job.")
 @click.option("-b", "--gather", is_flag=True, help="Print at the end, identical output once.")
 @click.option("-N", "--no-label", is_flag=True, help="Do not put the node's name before each line.")
+@kill_wait_option
 @click.argument("argv", nargs=-1, required=True, metavar="[--] CMD...")
-def command(spec: str | None, gather: bool, no_label: bool, argv: tuple[str, ...]) -> int:
+def command(spec: str | None, gather: bool, no_label: bool, kill_wait: int, argv: tuple[str, ...]) -> int:
     """Run CMD on every node of the job. In its words %N is the node's name and %n its rank (%% a percent sign).
 
     Output comes with the node's name before each line. The exit status is the highest of all, 128+N for signal N.
@@ -40,6 +41,7 @@ def command(spec: str | None, gather: bool, no_label: bool, argv: tuple[str, ...
     processes = [_process(names.index(name), name, argv, roots) for name in chosen]
     mode: Mode = "gather" if gather else "raw" if no_label else "label"
     codes: list[int] = []
+    grace = Grace(kill_wait)
 
     def write(stream: str, data: bytes) -> None:
         target = sys.stdout if stream == "stdout" else sys.stderr
@@ -58,10 +60,10 @@ def command(spec: str | None, gather: bool, no_label: bool, argv: tuple[str, ...
         from cluster.line import ask
 
         hello = await ask(layout, {"op": "hello"})
-        await run(layout, hello["host"], processes, Output(mode, write), tell)
+        await run(layout, hello["host"], processes, Output(mode, write), tell, grace)
         return max(codes, default=0)
 
-    return console.drive(work)
+    return console.drive(work, again=grace.cut)
 
 
 def _job_nodes() -> tuple[str, ...]:

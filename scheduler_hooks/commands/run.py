@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -16,11 +16,11 @@ from cluster.commands.options import cluster_option
 from cluster.commands.up import SERVICES
 from cluster.layout import Layout, find, personal, working_directory
 from cluster.nodes import resolve_count
-from scheduler_hooks.commands.common import assumed_nodes, check, read_script, user
+from scheduler_hooks.commands.common import assumed_nodes, check, kill_wait_option, read_script, user
 from scheduler_hooks.dry_run import render
 from scheduler_hooks.job import Job, JobNode, fit_nodes
 from scheduler_hooks.jobscript import JobScript
-from staging.mover.errors import TemporaryError, Unreachable, UsageError
+from staging.mover.errors import StageError, TemporaryError, UsageError
 from staging.options import json_option, progress_option
 
 
@@ -29,17 +29,26 @@ from staging.options import json_option, progress_option
 @click.option("--nodes", "count", type=click.IntRange(min=1), help="Nodes to use; wins over #STAGE nodes.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would be staged, and stop.")
 @click.option("--keep", is_flag=True, help="Leave the scratch directories where they are, and say where.")
+@kill_wait_option
 @cluster_option
 @progress_option
 @json_option
 def command(
-    job: str, count: int | None, dry_run: bool, keep: bool, cluster_dir: str | None, progress: str, as_json: bool
+    job: str,
+    count: int | None,
+    dry_run: bool,
+    keep: bool,
+    kill_wait: int,
+    cluster_dir: str | None,
+    progress: str,
+    as_json: bool,
 ) -> int:
     """Stage the inputs of JOB in, run it on its first node, and stage its outputs out.
 
     Without a running cluster (see `stage up`) one is started on this machine for this job alone. The exit status is
     the job's own; if the job ended well, the staging's (docs/exit-codes.md).
     """
+    manner = Manner(progress, as_json, keep, kill_wait)
     script, problems = read_script(job)
     layout = find(cluster_dir)
     up = _nodes_up(layout)
@@ -53,7 +62,7 @@ def command(
         click.echo(render(_job(script, "1", _members(names, up))), nl=False)
         return 0
     if up:
-        return _carry_out(layout, script, _members(names, up), Manner(progress, as_json, keep))
+        return _carry_out(layout, script, _members(names, up), manner)
     strangers = [name for name in names if name not in resolve_count(len(names))]
     if strangers:
         raise UsageError(
@@ -62,7 +71,7 @@ def command(
     if progress != "none" and not as_json:
         click.echo(f"no cluster is running: starting {len(names)} nodes on this machine for this job", err=True)
     with _own_cluster(len(names)) as own:
-        return _carry_out(own, script, _members(names, _nodes_up(own)), Manner(progress, as_json, keep, private=True))
+        return _carry_out(own, script, _members(names, _nodes_up(own)), replace(manner, private=True))
 
 
 def _nodes_up(layout: Layout) -> dict[str, JobNode]:
@@ -94,9 +103,9 @@ def _own_cluster(count: int) -> Iterator[Layout]:
         owner = embedded.start(layout, count, SERVICES, owned=True)
         yield layout
     finally:
+        with suppress(StageError):  # where it has not come up, or has ended already
+            embedded.stop(layout)
         if owner is not None:
-            with suppress(Unreachable):  # it has ended already
-                embedded.stop(layout)
             os.close(owner)
         embedded.remove(layout)
 
@@ -108,10 +117,15 @@ class Manner:
     progress: str
     as_json: bool
     keep: bool
+    kill_wait: int
     private: bool = False
 
 
 def _carry_out(layout: Layout, script: JobScript, nodes: tuple[JobNode, ...], manner: Manner) -> int:
+    from cluster.run import Grace
+
+    grace = Grace(manner.kill_wait)
+
     async def work() -> int:
         from cluster.line import ask
         from scheduler_hooks.runner import Runner
@@ -122,6 +136,6 @@ def _carry_out(layout: Layout, script: JobScript, nodes: tuple[JobNode, ...], ma
         async with show(manner.progress, manner.as_json) as shown:  # type: ignore[arg-type]
             job = _job(script, hello["job"], nodes)
             place = Place(layout, hello["host"])
-            return await Runner(place, job, shown, keep=manner.keep, private=manner.private).run()
+            return await Runner(place, job, shown, grace=grace, keep=manner.keep, private=manner.private).run()
 
-    return console.drive(work)
+    return console.drive(work, again=grace.cut)

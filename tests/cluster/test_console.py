@@ -144,6 +144,48 @@ def test_a_signal_ends_a_driven_command_after_it_has_tidied_up(
     assert capsys.readouterr().err.lstrip("\n") == line  # click ends the terminal's line with ^C on it
 
 
+def test_the_second_signal_hurries_the_tidying_up_and_the_third_ends_it(capsys: Captured) -> None:
+    seen: list[str] = []
+
+    async def work() -> int:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(os.kill, os.getpid(), signal.SIGINT)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("asked")
+            loop.call_soon(os.kill, os.getpid(), signal.SIGTERM)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                seen.append("ended")
+        return 0
+
+    def again() -> None:
+        seen.append("hurried")
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+
+    assert ended(lambda: drive(work, again)) == 130
+    assert seen == ["asked", "hurried", "ended"]
+    assert "tidying up; once more leaves at once" in capsys.readouterr().err
+
+
+def test_sigterm_ends_a_command_that_is_not_driven(capsys: Captured) -> None:
+    tidied: list[str] = []
+
+    def work() -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            tidied.append("up")
+        return 0
+
+    assert ended(work) == 143
+    assert tidied == ["up"]
+    assert capsys.readouterr().err == "prog: terminated\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_a_driven_commands_result_is_passed_on() -> None:
     async def work() -> int:
         return 7

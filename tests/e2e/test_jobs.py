@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -58,6 +59,7 @@ def test_the_script_runs_once_on_the_first_node_where_it_was_submitted(
     number = variables["STAGE_JOB_ID"]
     assert variables.pop("STAGE_DOOR") == str(cluster4.door("n1"))
     assert variables.pop("STAGE_CLUSTER") == str(cluster4.base)
+    assert variables.pop("STAGE_KILL_WAIT") == "10"
     directory = f"{cluster4.root('n1')}/scratch/stage-{number}"
     assert variables == {
         "STAGE_DIR": directory,
@@ -356,13 +358,44 @@ def test_a_signal_ends_the_job_with_everything_it_started(
         stage each -- sh -c 'trap "" TERM; sleep {mark}' &
         while :; do mkdir -p $STAGE_DIR/a/$RANDOM; done
     """
-    with here.start("stage", "run", script(body, "nodes 2")) as running:
+    with here.start("stage", "run", "--kill-wait", "1", script(body, "nodes 2")) as running:
         until("the job's processes", lambda: len(with_word(mark)) >= 3)
         running.signal(number)
         done = running.wait()
     assert done.code == code
     until("the end of the job's processes", lambda: not with_word(mark))
     assert "scratch was not removed" not in done.err
+
+
+SAVE = "trap 'sleep 0.3; echo saved; exit' TERM; echo ready; while :; do sleep 0.01; done"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_job_has_time_to_end_by_itself(here: Cli, script: Script, number: signal.Signals, code: int) -> None:
+    each = f"stage each -- sh -c {shlex.quote(SAVE)}"
+    with here.start("stage", "run", script(f"({SAVE}) &\n{each}", "nodes 2")) as running:
+        left = {"ready\n", "n1: ready\n", "n2: ready\n"}
+        running.lines_until(lambda line: left.discard(line) or not left)
+        running.signal(number)
+        done = running.wait()
+    assert done.code == code
+    assert sorted(line for line in done.out.splitlines() if "saved" in line) == ["n1: saved", "n2: saved", "saved"]
+    assert "nothing was staged out, its scratch directories were removed" in done.err
+
+
+def test_the_second_signal_kills_at_once_and_the_scratch_is_removed(here: Cli, script: Script) -> None:
+    mark = "17320.5"
+    body = f"trap 'echo asked' TERM; setsid sleep {mark} &\necho ready; while :; do sleep 0.01; done"
+    with here.start("stage", "run", "--kill-wait", "3600", script(body, "nodes 2")) as running:
+        running.lines_until(lambda line: line == "ready\n")
+        running.signal(signal.SIGINT)
+        running.lines_until(lambda line: line == "asked\n")
+        running.signal(signal.SIGINT)
+        done = running.wait()
+    assert done.code == 130
+    assert "tidying up; once more leaves at once" in done.err
+    assert "its scratch directories were removed" in done.err
+    until("the end of the job's processes", lambda: not with_word(mark))
 
 
 def test_a_killed_stage_run_leaves_no_process(here: Cli, cluster4: Layout, script: Script) -> None:

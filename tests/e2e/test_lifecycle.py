@@ -160,6 +160,44 @@ def test_a_cluster_of_its_own_ends_with_stage_run(cli: Make, tmp_path: Path, num
     assert not personal().exists()
 
 
+MOMENTS: dict[str, Callable[[Path], Any]] = {
+    "directory": lambda base: list(base.glob("log")),
+    "head": lambda base: leaks.with_word(str(base)),
+    "node": lambda base: len(leaks.with_word(str(base))) > 1,
+    "announced": lambda base: list(base.glob("head.json")),
+}
+
+
+def moments(other: signal.Signals) -> list[Any]:
+    """Each moment with a signal; those with another one than SIGTERM are for the longer run of the tests."""
+    slow = pytest.mark.slow
+    return [(m, signal.SIGTERM) if m == "node" else pytest.param(m, other, marks=slow) for m in MOMENTS]
+
+
+@pytest.mark.parametrize(("moment", "number"), moments(signal.SIGHUP))
+def test_a_signal_while_a_private_cluster_starts_leaves_nothing_of_it(
+    cli: Make, tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
+    (tmp_path / "job.sh").write_text("#!/bin/sh\n#STAGE nodes 3\nsleep 60\n")
+    with cli(None).start("stage", "run", "job.sh") as running:
+        until(moment, lambda: any(map(MOMENTS[moment], personal().glob("run-*"))), every=0.002)
+        running.signal(number)
+        assert running.wait().code == 143
+    assert not leaks.with_word(str(personal()))
+    assert not personal().exists()
+
+
+@pytest.mark.parametrize(("moment", "number"), moments(signal.SIGINT))
+def test_a_signal_while_a_cluster_starts_leaves_no_process(
+    cli: Make, layout: Layout, moment: str, number: signal.Signals
+) -> None:
+    with cli(layout).start("stage", "up", "--local", "3") as running:
+        until(moment, lambda: MOMENTS[moment](layout.base), every=0.002)
+        running.signal(number)
+        assert running.wait().code == 128 + number
+    assert not cluster_processes(layout)
+
+
 def test_a_job_on_named_nodes_is_not_run_on_others(cli: Make, tmp_path: Path) -> None:
     (tmp_path / "job.sh").write_text("#!/bin/sh\n#STAGE nodes gpu[1-2]\necho ran\n")
     done = cli(None).stage("run", "job.sh")
