@@ -77,7 +77,7 @@ async def run(layout: Layout, name: str, address: str, root: str, service_pid: i
 async def _find_head(layout: Layout) -> HeadInfo:
     """The announced head; nodes and head may be started at the same time."""
     async with asyncio.timeout(HEAD_SECONDS):
-        while not layout.head_file.exists():  # noqa: ASYNC110 - a file has no event to wait for
+        while not layout.head_file.exists():
             if not layout.base.exists():
                 raise Unreachable(f"the cluster in {layout.base} is gone")
             await asyncio.sleep(0.02)
