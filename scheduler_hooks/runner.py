@@ -78,6 +78,23 @@ class Runner:
             self._phase("clean")
             await self._clean(stopped)
 
+    def failure(self, code: int) -> StageError | None:
+        """The error that says why `run` gave `code`; None for 0."""
+        if not code:
+            return None
+        staging = self._shown.report.failure()
+        job = f"job {self._job.id}"
+        if self._code is None:
+            text = f"{job} was not run: "
+        elif self._code:
+            text = f"{job} ended with exit code {self._code}" + (", and " if staging else "")
+        else:
+            text = f"{job} ended well, but "
+        kind = StageError if staging is None or self._code else type(staging)
+        error = kind(text + (staging.message if staging else ""))
+        error.exit_code, error.remedy = code, ""
+        return error
+
     def _owe(self, outputs: Sequence[Outward]) -> None:
         self._owed = {(part.node.name, copy.label) for copy in outputs for part in copy.parts}
 

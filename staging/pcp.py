@@ -134,6 +134,9 @@ def command(
                     lines.tell(event)
 
             await push(Place(layout, hello["host"]), order, tell)
+        failure = shown.report.failure()
+        if failure is not None and as_json:
+            raise failure  # the last event; in text each failure has been told by its line
         return shown.report.exit_code()
 
     return console.drive(work)

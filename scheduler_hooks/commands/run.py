@@ -17,7 +17,7 @@ from cluster.commands.up import SERVICES
 from cluster.layout import Layout, find, personal, working_directory
 from cluster.nodes import resolve_count
 from scheduler_hooks.commands.common import assumed_nodes, check, kill_wait_option, read_script, user
-from scheduler_hooks.dry_run import render
+from scheduler_hooks.dry_run import as_events, plan, render
 from scheduler_hooks.job import Job, JobNode, fit_nodes
 from scheduler_hooks.jobscript import JobScript
 from staging.mover.errors import StageError, TemporaryError, UsageError
@@ -59,7 +59,8 @@ def command(
         )
     check(script, problems, names, working_directory())
     if dry_run:
-        click.echo(render(_job(script, "1", _members(names, up))), nl=False)
+        copies = plan(_job(script, "1", _members(names, up)))
+        click.echo(as_events(copies) if as_json else render(copies), nl=False)
         return 0
     if up:
         return _carry_out(layout, script, _members(names, up), manner)
@@ -136,6 +137,11 @@ def _carry_out(layout: Layout, script: JobScript, nodes: tuple[JobNode, ...], ma
         async with show(manner.progress, manner.as_json) as shown:  # type: ignore[arg-type]
             job = _job(script, hello["job"], nodes)
             place = Place(layout, hello["host"])
-            return await Runner(place, job, shown, grace=grace, keep=manner.keep, private=manner.private).run()
+            runner = Runner(place, job, shown, grace=grace, keep=manner.keep, private=manner.private)
+            code = await runner.run()
+        failure = runner.failure(code)
+        if failure is not None:
+            raise failure
+        return code
 
     return console.drive(work, again=grace.cut)

@@ -228,6 +228,7 @@ def test_an_input_that_cannot_be_staged_keeps_the_job_from_running(
     (cluster4.root("n1") / "tmp" / "file").rmdir()
     assert (done.code, done.out) == (3, "")
     assert re.search(r"f: n2 failed: .*/tmp/file is no directory", done.err)
+    assert re.fullmatch(r"stage: job \d+ was not run: f failed on n2", done.err.splitlines()[-1])
 
 
 # refused and dry ----------------------------------------------------------------------------------------------
@@ -341,6 +342,9 @@ def test_with_json_every_phase_is_told(here: Cli, script: Script, tmp_path: Path
     phases = [event["phase"] for event in done.of_type("phase")]
     assert phases == ["start", "stage-in", "run", "stage-out", "clean", "end"]
     assert [(event["node"], event["code"]) for event in done.of_type("exit")] == [("n1", 3)]
+    last = done.events()[-1]
+    assert (last["type"], last["exit"]) == ("error", 3)
+    assert last["error"]["message"] == f"job {done.events()[0]['job']} ended with exit code 3"
     assert [event["direction"] for event in done.of_type("transfer-start")] == ["in", "out"]
     assert (tmp_path / "g").read_text() == "x"
 

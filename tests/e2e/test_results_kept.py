@@ -69,6 +69,10 @@ def test_with_json_the_last_phase_names_what_is_kept(
     (end,) = [event for event in done.of_type("phase") if event["phase"] == "end"]
     assert end["kept"] == {node: str(path) for node, path in scratches().items()}
     assert list(end["kept"]) == ["n2"]
+    last = done.events()[-1]
+    assert (last["type"], last["exit"], last["error"]["class"]) == ("error", 3, "PartialError")
+    assert last["error"]["message"] == f"job {end['job']} ended well, but f failed on n2"
+    assert done.err.splitlines()[-1] == f"stage: {last['error']['message']}"
 
 
 def test_a_full_destination_loses_nothing(

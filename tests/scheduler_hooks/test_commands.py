@@ -106,6 +106,19 @@ def test_a_dry_run_needs_no_cluster_and_starts_none(alone: Cli, tmp_path: Path) 
     assert not (tmp_path / "results").exists()
 
 
+def test_a_dry_run_with_json_prints_events(alone: Cli, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    write(tmp_path, "nodes 2", "in f f", "out r-%N results/")
+    done = alone.stage("run", "--dry-run", "--json", "job.sh")
+    assert (done.code, done.err) == (0, "")
+    assert [(event["type"], event["direction"], event["nodes"]) for event in done.events()] == [
+        ("plan", "in", ["n1", "n2"]),
+        ("plan", "out", ["n1"]),
+        ("plan", "out", ["n2"]),
+    ]
+    assert len(done.out.splitlines()) == 3
+
+
 def test_each_is_for_job_scripts(alone: Cli) -> None:
     done = alone.stage("each", "--", "true")
     assert (done.code, done.out) == (2, "")
