@@ -24,6 +24,7 @@ def main(command: click.Command, name: str) -> NoReturn:
     """Run a click command as a program; never returns."""
     _complete_streams()
     as_json = "--json" in itertools.takewhile(lambda word: word != "--", sys.argv)
+    command.context_settings.setdefault("help_option_names", ["-h", "--help"])  # subcommands inherit it
     code = EXIT_TERMINATED
     line = ""
     failed: StageError | None = None

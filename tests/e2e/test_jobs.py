@@ -314,13 +314,20 @@ def test_each_labels_gathers_or_passes_on_what_is_said(here: Cli, script: Script
     assert (silent.code, silent.out) == (0, "")  # processes have no input
 
 
-def test_each_returns_the_highest_exit_code(here: Cli, script: Script) -> None:
+def test_each_returns_the_highest_exit_code_and_names_the_nodes(here: Cli, script: Script) -> None:
     commands = {
-        "-- sh -c 'exit %n'": 2,
-        "-- sh -c '[ %n = 1 ] && kill -15 $$; exit %n'": 143,
-        "-- nonesuch-command": 127,
+        "-- sh -c 'exit %n'": (2, ["n2 ended with exit code 1", "n3 ended with exit code 2"]),
+        "-- sh -c '[ %n = 1 ] && kill -15 $$; exit %n'": (
+            143,
+            ["n3 ended with exit code 2", "n2 ended with exit code 143"],
+        ),
+        "-w n1 -w n[2-3] sh -c '[ %n = 1 ] || exit 7'": (7, ["n[1,3] ended with exit code 7"]),
+        "-w n1 -w n2 -- printf %%s -w": (0, []),
+        "-- nonesuch-command": (127, ["n[1-3] ended with exit code 127"]),
     }
-    assert [done.code for done in each(here, script, *commands)] == list(commands.values())
+    for done, (code, lines) in zip(each(here, script, *commands), commands.values(), strict=True):
+        assert done.code == code
+        assert re.findall("^stage each: (.*)$", done.err, re.MULTILINE) == lines
 
 
 # json and signals ---------------------------------------------------------------------------------------------

@@ -125,6 +125,39 @@ def test_each_is_for_job_scripts(alone: Cli) -> None:
     assert "`stage each` is for job scripts" in done.err
 
 
+INSIDE = {"STAGE_NODELIST": "n1,n2", "STAGE_NODE": "n1", "STAGE_JOB_ID": "1", "STAGE_DIR": "/scratch"}
+
+
+@pytest.mark.parametrize("missing", INSIDE)
+def test_each_says_which_variable_is_missing(alone: Cli, missing: str) -> None:
+    done = alone.stage("each", "true", env={**INSIDE, missing: ""})
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"stage: `stage each` is for job scripts: there is no {missing} here; use `stage run JOB`\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("-w", "", "true"), "no node is named; "),
+        (("-w", "n1", "-w", "n3", "true"), "n3 is not a node of this job; choose from n[1-2]"),
+        (("--no-lable", "true"), "No such option"),
+        (("-x", "true"), "No such option"),
+    ],
+)
+def test_each_refuses_what_is_written_wrong(alone: Cli, words: tuple[str, ...], line: str) -> None:
+    done = alone.stage("each", *words, env=INSIDE)
+    assert (done.code, done.out) == (2, ""), done.err
+    assert line in done.err
+
+
+@pytest.mark.parametrize("words", [("-h",), ("run", "-h"), ("each", "-h"), ("up", "-h")])
+def test_help_has_a_short_name(alone: Cli, words: tuple[str, ...]) -> None:
+    done = alone.stage(*words)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("Usage: stage")
+    assert done.out == alone.stage(*words[:-1], "--help").out
+
+
 @pytest.mark.parametrize("words", [("status",), ("down",)])
 def test_without_a_cluster_the_remedy_is_to_start_one(alone: Cli, words: tuple[str, ...]) -> None:
     done = alone.stage(*words)
