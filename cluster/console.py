@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import json
 import os
@@ -13,7 +15,9 @@ from typing import Any, NoReturn
 
 import click
 
+from cluster import printing
 from cluster.forking import open_standard_streams
+from cluster.printing import printable
 from cluster.signals import ENDING, Terminated, terminating
 from staging.mover.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, StageError, UsageError, describe
 
@@ -28,6 +32,7 @@ def main(command: click.Command, name: str) -> NoReturn:
     code = EXIT_TERMINATED
     line = ""
     failed: StageError | None = None
+    unwritten = False  # whether it failed for what is perhaps the reason why `printing.flush` does
     try:
         with terminating():
             result = command.main(prog_name=name, standalone_mode=False)
@@ -39,20 +44,36 @@ def main(command: click.Command, name: str) -> NoReturn:
         line, code = "interrupted", EXIT_INTERRUPTED
     except Terminated:
         line, code = "terminated", EXIT_TERMINATED
-    except BrokenPipeError:
-        code = 1
-        sys.stdout = None  # whoever read our output is gone: nothing to flush
+    except (SystemExit, BrokenPipeError):  # the first is how click ends when our reader is gone
+        failed, code = printing.unwritable(BrokenPipeError(errno.EPIPE, ""), "standard output"), 1
     except Exception as error:
+        unwritten = isinstance(error, OSError)
         line, code = describe(error)
         failed = error if isinstance(error, StageError) else StageError(line)
+    lost = printing.flush()
+    if lost is not None and (unwritten or code == 0):
+        failed, code = lost, lost.exit_code
     if failed is not None:
-        line = str(failed)
-        if as_json:
+        line = _lines(failed)
+    _say(f"{name}: {line}" if line else "", failed if as_json else None, code)
+    printing.flush()
+    sys.exit(code)
+
+
+def _lines(error: StageError) -> str:
+    """The error as it is printed: nothing that comes from a name can steer the terminal or start a line."""
+    return "\n".join(map(printable, str(error).split("\n") if error.multiline else [str(error)]))
+
+
+def _say(line: str, failed: StageError | None, code: int) -> None:
+    """Print the last event and the last line."""
+    with contextlib.suppress(OSError):
+        if failed is not None:
             event = {"type": "error", "schema": SCHEMA, "time": time.time(), "error": failed.to_wire(), "exit": code}
             print(json.dumps(event), flush=True)  # noqa: T201 - the last event of --json
-    if line:
-        print(f"{name}: {line}", file=sys.stderr)  # noqa: T201 - this is the place that prints errors
-    sys.exit(code)
+    with contextlib.suppress(OSError):
+        if line:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the place that prints errors
 
 
 def _complete_streams() -> None:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cluster.printing import printable
 from scheduler_hooks.jobscript import JobScript, Problem, is_directory_form, landing
 from scheduler_hooks.patterns import Values, fill, names_node
 from staging.mover.errors import UsageError
@@ -53,13 +54,15 @@ def render(problems: Iterable[Problem], name: str) -> str:
     """One line each, `job.sh:7: message; remedy`, in line order, without repeats; the unprintable is escaped."""
     unique = sorted(dict.fromkeys(problems), key=lambda problem: problem.line)
     lines = (f"{name}:{problem.line}: {problem.message}; {problem.remedy}" for problem in unique)
-    return "\n".join(map(_printable, lines))
+    return "\n".join(map(printable, lines))
 
 
 def require(problems: Sequence[Problem], name: str) -> None:
     """Raise one UsageError that carries the line of every problem, if there are any."""
     if problems:
-        raise UsageError(render(problems, name))
+        error = UsageError(render(problems, name))
+        error.multiline = True
+        raise error
 
 
 def _source(line: int, base: Path, src: str) -> Problem | None:
@@ -109,7 +112,3 @@ def _destination(line: int, base: Path, src: str, dest: str) -> Problem | None:
 def _shown(base: Path, path: Path) -> str:
     """`path` as the user would write it."""
     return str(path.relative_to(base) if path.is_relative_to(base) else path)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

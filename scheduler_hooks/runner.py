@@ -6,13 +6,13 @@ import asyncio
 import os
 import posixpath
 import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from cluster.output import Output
+from cluster.printing import Guard, printable, write_through
 from cluster.run import Grace, umask
 from scheduler_hooks.job import Job, JobNode
 from scheduler_hooks.job_processes import JobProcesses
@@ -21,7 +21,6 @@ from scheduler_hooks.staging_plan import Inward, OutPart, Outward, due, inward, 
 from staging.copy import Place, Pull, Push, pull, push
 from staging.mover.errors import StageError, describe, from_wire
 from staging.show import Show
-from staging.units import printable
 
 SCRIPT = ".stage-script"  # its name in the scratch directory
 
@@ -42,6 +41,7 @@ class Runner:
         self._processes = JobProcesses(place, job, grace)
         self._scratch = Scratch(self._processes)
         self._owed: set[tuple[str, str]] = set()  # node, and label of the output
+        self._said = Guard("what the job says")
         self._code: int | None = None  # the script's
 
     async def run(self) -> int:
@@ -68,7 +68,8 @@ class Runner:
             self._hold()  # from here on results are lost with the scratch, however this command ends
             self._phase("stage-out", exit=code)
             await asyncio.gather(*(self._out(copy) for copy in outputs))
-            return code or self._shown.report.exit_code()
+            unsaid = self._unsaid()
+            return code or self._shown.report.exit_code() or (unsaid.exit_code if unsaid else 0)
         except asyncio.CancelledError:
             stopped = True
             if self._code is None:
@@ -82,7 +83,7 @@ class Runner:
         """The error that says why `run` gave `code`; None for 0."""
         if not code:
             return None
-        staging = self._shown.report.failure()
+        staging = self._shown.report.failure() or self._unsaid()
         job = f"job {self._job.id}"
         if self._code is None:
             text = f"{job} was not run: "
@@ -94,6 +95,9 @@ class Runner:
         error = kind(text + (staging.message if staging else ""))
         error.exit_code, error.remedy = code, ""
         return error
+
+    def _unsaid(self) -> StageError | None:
+        return self._said.error or self._shown.printed.error
 
     def _owe(self, outputs: Sequence[Outward]) -> None:
         self._owed = {(part.node.name, copy.label) for copy in outputs for part in copy.parts}
@@ -193,9 +197,9 @@ class Runner:
         process = self._processes.process(first, argv, job.base, scratch, umask())
 
         def write(stream: str, data: bytes) -> None:
-            target = sys.stdout if stream == "stdout" and not self._shown.as_json else sys.stderr
-            target.buffer.write(data)
-            target.buffer.flush()
+            said, target = self._said, "stderr" if self._shown.as_json else stream
+            if said.error is None and not said(write_through, target, data):
+                self._shown.line(f"stage: {said.error}; the job goes on, the rest of what it says is lost")
 
         ends = await self._processes.run([process], Output("raw", write), self._shown.tell)
         for error in ends.errors.values():
@@ -244,9 +248,9 @@ class Runner:
     def _conclude(self, stopped: bool, kept: Sequence[str], reason: str) -> None:
         left = self._scratch.nodes()
         for line in self._shown.report.text().splitlines():
-            self._shown.display.print_line(line)
+            self._shown.line(line)
         for line in self._notices(kept, [node for node in left if node not in kept], reason):
-            self._shown.display.print_line(printable(f"stage: {line}"))
+            self._shown.line(printable(f"stage: {line}"))
         if stopped:
             what = "nothing was staged out" if self._code is None else "not all of its outputs were staged out"
             self._shown.say(f"the job was stopped; {what}" + ("" if left else ", its scratch directories were removed"))

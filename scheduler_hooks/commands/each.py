@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 import click
@@ -14,11 +13,11 @@ from cluster.launch_request import LaunchRequest
 from cluster.layout import find, working_directory
 from cluster.nodes import fold, parse
 from cluster.output import Mode, Output
+from cluster.printing import Guard, printable, write_through
 from cluster.run import Grace, Process, run, umask
 from scheduler_hooks.commands.common import kill_wait_option, user
 from scheduler_hooks.patterns import Values, fill
 from staging.mover.errors import UsageError, describe, from_wire
-from staging.units import printable
 
 NEEDED = ("STAGE_NODELIST", "STAGE_NODE", "STAGE_JOB_ID", "STAGE_DIR")
 
@@ -45,10 +44,7 @@ def command(specs: tuple[str, ...], gather: bool, no_label: bool, kill_wait: int
     failed: dict[str, int] = {}
     grace = Grace(kill_wait)
 
-    def write(stream: str, data: bytes) -> None:
-        target = sys.stdout if stream == "stdout" else sys.stderr
-        target.buffer.write(data)
-        target.buffer.flush()
+    said = Guard("what the processes say")
 
     def tell(event: dict[str, Any]) -> None:
         if event["type"] == "exit":
@@ -58,10 +54,25 @@ def command(specs: tuple[str, ...], gather: bool, no_label: bool, kill_wait: int
             click.echo(printable(f"stage each: {event['node']}: {line}"), err=True)
 
     async def work() -> int:
+        import asyncio
+
         from cluster.line import ask
 
         hello = await ask(layout, {"op": "hello"})
-        await run(layout, hello["host"], processes, Output(mode, write), tell, grace)
+        task = asyncio.current_task()
+        assert task is not None
+
+        def write(stream: str, data: bytes) -> None:
+            if said.error is None and not said(write_through, stream, data):
+                task.cancel()  # nobody hears the processes any more
+
+        try:
+            await run(layout, hello["host"], processes, Output(mode, write), tell, grace)
+        except asyncio.CancelledError:
+            if said.error is None:
+                raise
+        if said.error is not None:
+            raise said.error
         for code in sorted(set(codes.values()) - {0}):
             ended = fold(node for node in chosen if codes.get(node) == code)
             click.echo(f"stage each: {ended} ended with exit code {code}", err=True)

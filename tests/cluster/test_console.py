@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -79,9 +80,43 @@ def test_other_errors_are_one_line_too(error: BaseException, line: str, code: in
     assert capsys.readouterr() == ("", line)
 
 
-def test_a_reader_that_is_gone_needs_no_line(capsys: Captured) -> None:
+def test_a_reader_that_is_gone_is_one_line(capsys: Captured) -> None:
     assert ended(raising(BrokenPipeError(32, "Broken pipe"))) == 1
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "prog: cannot write standard output: its reader is gone\n"
+
+
+def test_what_comes_from_a_name_is_escaped_and_starts_no_line(capsys: Captured) -> None:
+    assert ended(raising(StageError("no \x1b[2J\nb\udcff", "go \r"))) == 1
+    assert capsys.readouterr().err == "prog: no \\x1b[2J\\nb\\xff; go \\r\n"
+
+
+PRINTS = """
+import sys, click
+from cluster.console import main
+@click.command()
+@click.argument("amount")
+def command(amount):
+    print("x" * (100000 if amount == "much" else 1))
+main(command, "prog")
+"""
+
+
+@pytest.mark.parametrize("amount", ["much", "little"])
+def test_a_full_disk_is_one_line_and_exit_8(amount: str) -> None:
+    with open("/dev/full", "w") as full:
+        argv = [sys.executable, "-c", PRINTS, amount]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (8, 1)
+    assert "No space left on device" in done.stderr
+
+
+def test_a_reader_that_is_gone_is_exit_1() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [sys.executable, "-c", PRINTS, "little"]
+    done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "prog: cannot write standard output: its reader is gone\n")
 
 
 @pytest.mark.parametrize(

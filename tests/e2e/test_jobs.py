@@ -330,6 +330,47 @@ def test_each_returns_the_highest_exit_code_and_names_the_nodes(here: Cli, scrip
         assert re.findall("^stage each: (.*)$", done.err, re.MULTILINE) == lines
 
 
+# nowhere to print ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["full", "gone"])
+def nowhere(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """A descriptor that takes no output, and the exit code for that."""
+    if request.param == "full":
+        fd, code = os.open("/dev/full", os.O_WRONLY), 8
+    else:
+        reader, fd = os.pipe()
+        os.close(reader)
+        code = 1
+    yield fd, code
+    os.close(fd)
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_job_whose_words_have_no_place_to_go_still_brings_its_results_home(
+    here: Cli, script: Script, tmp_path: Path, nowhere: tuple[int, int], words: tuple[str, ...]
+) -> None:
+    path = script("seq 100000; echo result > $STAGE_DIR/f; sleep 0.1; echo more", "nodes 1", "out f f")
+    with here.start("stage", "run", *words, path, stdout=nowhere[0]) as running:
+        done = running.wait()
+    assert done.code == nowhere[1], done.err
+    assert (tmp_path / "f").read_text() == "result\n"
+    assert "Traceback" not in done.err
+    assert re.fullmatch(r"stage: job \d+ ended well, but cannot write .*", done.err.splitlines()[-1])
+
+
+def test_each_ends_its_processes_when_its_output_has_no_place_to_go(
+    here: Cli, script: Script, nowhere: tuple[int, int]
+) -> None:
+    full = nowhere[1] == 8
+    where = "stage each -- yes > /dev/full" if full else "stage each -- yes | true; exit ${PIPESTATUS[0]}"
+    done = here.stage("run", script(where, "nodes 2"))
+    assert done.code == nowhere[1], done.err
+    assert "stage: cannot write what the processes say: " in done.err
+    assert "Traceback" not in done.err
+    until("the end of the processes", lambda: not with_word("yes"))
+
+
 # json and signals ---------------------------------------------------------------------------------------------
 
 
