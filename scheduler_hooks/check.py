@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
+import re
 import shlex
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cluster.nodes import fold
 from cluster.printing import printable
+from scheduler_hooks.job import Job
 from scheduler_hooks.jobscript import JobScript, Problem, is_directory_form, landing
 from scheduler_hooks.patterns import Values, fill, names_node
 from staging.mover.errors import UsageError
@@ -48,6 +51,22 @@ def check_destinations(script: JobScript, base: Path, nodes: Sequence[str], valu
         found = (_destination(item.line, base.absolute(), src, dest) for src, dest in pairs)
         problems += itertools.islice(filter(None, found), 1)
     return problems
+
+
+def check_scratch(job: Job) -> list[Problem]:
+    """A scratch directory that is there already, as far as the nodes' file trees are on this machine.
+
+    With the job's number in its name it is a new one for each job; `job.id` is not looked at.
+    """
+    if job.script.scratch is None or "%j" in job.script.scratch.replace("%%", ""):
+        return []
+    there = [node.name for node in job.nodes if node.root and os.path.lexists(job.real(node, job.scratch(node)))]
+    if not there:
+        return []
+    lines = enumerate(job.script.text.split("\n"), 1)
+    line = next((number for number, text in lines if re.match(r"#STAGE[ \t]+scratch\b", text)), 1)
+    message = f"the scratch directory {job.script.scratch} is there already on {fold(there)}"
+    return [Problem(line, message, "remove it there, or put %j into its name")]
 
 
 def render(problems: Iterable[Problem], name: str) -> str:

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from cluster import embedded
+from cluster import door, embedded
 from cluster.commands.options import cluster_option
 from cluster.layout import find
 
@@ -21,4 +21,10 @@ def command(cluster_dir: str | None, count: int) -> None:
     layout = find(cluster_dir)
     started = time.monotonic()
     embedded.start(layout, count, SERVICES)
-    click.echo(f"{count} nodes up in {time.monotonic() - started:.1f} s; `stage down` ends them", err=True)
+    took = time.monotonic() - started
+    up = sum(node["state"] == "up" for node in door.ask(layout, {"op": "status"})["nodes"])
+    nodes = f"{count} node" if count == 1 else f"{count} nodes"
+    if up > count:
+        click.echo(f"{up} nodes are up already, more than the {count} asked for; `stage down` ends them all", err=True)
+    else:
+        click.echo(f"{nodes} up in {took:.1f} s; `stage down` ends {'it' if count == 1 else 'them'}", err=True)

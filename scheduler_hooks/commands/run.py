@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -11,17 +12,18 @@ from pathlib import Path
 
 import click
 
-from cluster import console, door, embedded
+from cluster import console, embedded
 from cluster.commands.options import cluster_option
 from cluster.commands.up import SERVICES
 from cluster.layout import Layout, find, personal, working_directory
 from cluster.nodes import resolve_count
-from scheduler_hooks.commands.common import assumed_nodes, check, kill_wait_option, read_script, user
+from scheduler_hooks.commands.common import kill_wait_option, load, members, nodes_up, user
 from scheduler_hooks.dry_run import as_events, plan, render
-from scheduler_hooks.job import Job, JobNode, fit_nodes
+from scheduler_hooks.job import Job, JobNode
 from scheduler_hooks.jobscript import JobScript
-from staging.mover.errors import StageError, TemporaryError, UsageError
+from staging.mover.errors import StageError, UsageError
 from staging.options import json_option, progress_option
+from staging.wording import count as number
 
 
 @click.command()
@@ -49,44 +51,25 @@ def command(
     the job's own; if the job ended well, the staging's (docs/exit-codes.md).
     """
     manner = Manner(progress, as_json, keep, kill_wait)
-    script, problems = read_script(job)
     layout = find(cluster_dir)
-    up = _nodes_up(layout)
-    names = fit_nodes(script, count, list(up)) if up else assumed_nodes(script, count)
-    if names is None:
-        raise TemporaryError(
-            f"the cluster has {len(up)} nodes up, the job asks for more", "use --nodes, or start them with `stage up`"
-        )
-    check(script, problems, names, working_directory())
+    script, nodes = load(job, count, layout)
     if dry_run:
-        copies = plan(_job(script, "1", _members(names, up)))
+        copies = plan(_job(script, "1", nodes))
         click.echo(as_events(copies) if as_json else render(copies), nl=False)
         return 0
-    if up:
-        return _carry_out(layout, script, _members(names, up), manner)
+    if nodes[0].address:
+        return _carry_out(layout, script, nodes, manner)
+    names = [node.name for node in nodes]
     strangers = [name for name in names if name not in resolve_count(len(names))]
     if strangers:
         raise UsageError(
             f"no cluster with the node {strangers[0]} is running", "start it, or ask for a number of nodes"
         )
     if progress != "none" and not as_json:
-        click.echo(f"no cluster is running: starting {len(names)} nodes on this machine for this job", err=True)
+        here = f"{number(len(names), 'node')} on this machine for this job"
+        click.echo(f"no cluster is running: starting {here}", err=True)
     with _own_cluster(len(names)) as own:
-        return _carry_out(own, script, _members(names, _nodes_up(own)), replace(manner, private=True))
-
-
-def _nodes_up(layout: Layout) -> dict[str, JobNode]:
-    """The nodes of the running cluster that are up; none where no cluster runs."""
-    if not embedded.running(layout):
-        return {}
-    answer = door.ask(layout, {"op": "status"})
-    return {n["name"]: JobNode(n["name"], 0, n["address"], n["root"]) for n in answer["nodes"] if n["state"] == "up"}
-
-
-def _members(names: tuple[str, ...], up: dict[str, JobNode]) -> tuple[JobNode, ...]:
-    missing = JobNode("", 0, "", "")
-    found = [(name, rank, up.get(name, missing)) for rank, name in enumerate(names)]
-    return tuple(JobNode(name, rank, node.address, node.root) for name, rank, node in found)
+        return _carry_out(own, script, members(names, nodes_up(own)), replace(manner, private=True))
 
 
 def _job(script: JobScript, number: str, nodes: tuple[JobNode, ...]) -> Job:
@@ -101,6 +84,8 @@ def _own_cluster(count: int) -> Iterator[Layout]:
     layout = Layout(Path(tempfile.mkdtemp(prefix="run-", dir=home)))
     owner = None
     try:
+        layout.make()
+        layout.jobs_file.write_text(str(time.time_ns() // 1_000_000 - 1))  # no two private clusters have the same job
         owner = embedded.start(layout, count, SERVICES, owned=True)
         yield layout
     finally:

@@ -248,6 +248,20 @@ def test_more_nodes_than_there_are_is_exit_5(here: Cli, script: Script, words: A
     assert "4 nodes up" in done.err
 
 
+def test_a_scratch_directory_that_is_there_already_is_found_before_anything_is_done(
+    here: Cli, cluster4: Layout, script: Script
+) -> None:
+    mine = cluster4.root("n2") / "scratch" / "mine"
+    mine.mkdir()
+    path = script("echo ran", "nodes 3", "scratch /scratch/mine")
+    try:
+        for done in (here.stage("check", path), here.stage("run", path)):
+            assert (done.code, done.out) == (2, "")
+            assert "job.sh:3: the scratch directory /scratch/mine is there already on n2; remove it there" in done.err
+    finally:
+        mine.rmdir()
+
+
 def test_a_dry_run_prints_the_plan_and_does_nothing(
     here: Cli, cluster4: Layout, script: Script, tmp_path: Path
 ) -> None:

@@ -68,6 +68,8 @@ def test_up_status_up_again_and_down(cli: Make, layout: Layout) -> None:
     assert table[0].split() == ["name", "address", "state", "pid", "root"]
     assert [line.split()[:3] for line in table[1:]] == [["n1", "127.0.0.2", "up"], ["n2", "127.0.0.3", "up"]]
     head = head_pid(layout)
+    fewer = run.stage("up", "--local", "1")
+    assert (fewer.code, fewer.err) == (0, "2 nodes are up already, more than the 1 asked for; `stage down` ends them all\n")
     assert run.stage("up", "--local", "3").code == 0
     assert head_pid(layout) == head
     assert states(layout) == dict.fromkeys(("n1", "n2", "n3"), "up")
@@ -138,7 +140,15 @@ def test_stage_run_without_a_cluster_has_one_of_its_own_for_as_long_as_it_runs(c
     assert done.code == 5, done.err
     assert done.out.count(" up ") == 2
     assert done.out.count("hello") == 2
+    assert "no cluster is running: starting 2 nodes on this machine for this job" in done.err
     assert not personal().exists()
+
+
+def test_no_two_private_clusters_have_the_same_job(cli: Make, tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text("#!/bin/sh\n#STAGE nodes 1\necho $STAGE_JOB_ID\n")
+    first, second = (cli(None).stage("run", "job.sh") for _ in range(2))
+    assert 0 < int(first.out) < int(second.out)
+    assert "starting 1 node on this machine" in first.err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,8 +70,37 @@ def test_check_names_every_problem_with_its_line_and_remedy(alone: Cli, tmp_path
 def test_more_nodes_than_one_can_make_two_outputs_clash(alone: Cli, tmp_path: Path) -> None:
     write(tmp_path, "out same results/")
     assert alone.stage("check", "job.sh", "--nodes", "1").code == 0
-    assert alone.stage("check", "job.sh").code == 0
     assert alone.stage("check", "job.sh", "--nodes", "2").code == 2
+
+
+def test_check_needs_to_know_how_many_nodes_as_run_does(alone: Cli, tmp_path: Path) -> None:
+    write(tmp_path)
+    done = alone.stage("check", "job.sh")
+    assert (done.code, done.err) == (
+        2,
+        "stage: job.sh does not say how many nodes it needs; give --nodes N, or #STAGE nodes N\n",
+    )
+    write(tmp_path, "nodes 0")
+    assert "a job on 0 nodes is not possible" in alone.stage("check", "job.sh").err
+
+
+def test_directories_that_land_beside_each_other_do_not_clash(alone: Cli, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "params").mkdir()
+    write(tmp_path, "nodes 1", "in data x", "in params x")
+    assert alone.stage("check", "job.sh").code == 0
+
+
+def test_a_current_directory_that_was_deleted_is_said(alone: Cli, tmp_path: Path) -> None:
+    job = write(tmp_path, "nodes 1")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = f"rmdir {gone}; exec {sys.executable} -m scheduler_hooks.stage run {job}"
+    done = subprocess.run(["sh", "-c", words], cwd=gone, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "stage: the current directory does not exist any more; cd to one that does\n",
+    )
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
