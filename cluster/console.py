@@ -99,8 +99,9 @@ def drive(work: Callable[[], Coroutine[Any, Any, int]], again: Callable[[], None
         def on(number: signal.Signals) -> None:
             came.append(number)
             if len(came) == 2 and again is not None:
-                click.echo("tidying up; once more leaves at once, and may leave files behind", err=True)
                 again()
+                with contextlib.suppress(OSError):
+                    click.echo("tidying up; once more leaves at once, and may leave files behind", err=True)
             else:
                 task.cancel()
 

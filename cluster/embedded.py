@@ -178,14 +178,17 @@ def remove(layout: Layout) -> None:
 
     The nodes' file trees are included, unless a job's results are to be kept in them.
     """
-    kept = {layout.nodes} if layout.kept_file.exists() else set()
-    for path in layout.parts() if layout.marker_file.exists() else ():
+    ours = layout.parts() if layout.marker_file.exists() else []
+    kept = [layout.nodes] if layout.kept_file.exists() else []
+    for path in ours:
         if path in kept:
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+    if not any(map(os.path.lexists, ours)):
+        layout.marker_file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody keeps something of his own there
         layout.base.rmdir()
     if layout.base.parent == personal():

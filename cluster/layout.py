@@ -73,12 +73,11 @@ class Layout:
             self.keys,
             self.jobs_file,
             self.lock_file,
-            self.marker_file,
         ]
 
     @property
     def marker_file(self) -> Path:
-        """It says that all of `parts` in this directory are a cluster's; removed last."""
+        """It says that all of `parts` in this directory are a cluster's, and stays as long as any of them does."""
         return self.base / ".longshore"
 
     @property

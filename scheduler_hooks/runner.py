@@ -51,6 +51,7 @@ class Runner:
         stopped = False
         try:
             await self._scratch.make()
+            self._hold()
             self._phase("stage-in")
             for copy in inward(job):
                 await self._in(copy)

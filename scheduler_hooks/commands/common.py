@@ -63,8 +63,10 @@ def check(script: JobScript, found: Sequence[Problem], members: Sequence[JobNode
 
 
 def load(name: str, requested: int | None, layout: Layout) -> tuple[JobScript, tuple[JobNode, ...]]:
-    """The script in the file `name`, checked, and the nodes that `stage run` would give it; their roots are "" and
-    their addresses too where no cluster runs."""
+    """The script in the file `name`, checked, and the nodes that `stage run` would give it.
+
+    Where no cluster runs these have neither address nor root.
+    """
     script, problems = read_script(name)
     up = nodes_up(layout)
     try:

@@ -69,7 +69,10 @@ def test_up_status_up_again_and_down(cli: Make, layout: Layout) -> None:
     assert [line.split()[:3] for line in table[1:]] == [["n1", "127.0.0.2", "up"], ["n2", "127.0.0.3", "up"]]
     head = head_pid(layout)
     fewer = run.stage("up", "--local", "1")
-    assert (fewer.code, fewer.err) == (0, "2 nodes are up already, more than the 1 asked for; `stage down` ends them all\n")
+    assert (fewer.code, fewer.err) == (
+        0,
+        "2 nodes are up already, more than the 1 asked for; `stage down` ends them all\n",
+    )
     assert run.stage("up", "--local", "3").code == 0
     assert head_pid(layout) == head
     assert states(layout) == dict.fromkeys(("n1", "n2", "n3"), "up")
