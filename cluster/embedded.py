@@ -179,7 +179,7 @@ def remove(layout: Layout) -> None:
     The nodes' file trees are included, unless a job's results are to be kept in them.
     """
     ours = layout.parts() if layout.marker_file.exists() else []
-    kept = [layout.nodes] if layout.kept_file.exists() else []
+    kept = [layout.nodes, layout.kept_file] if layout.kept() else []
     for path in ours:
         if path in kept:
             continue

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -73,6 +74,7 @@ class Layout:
             self.keys,
             self.jobs_file,
             self.lock_file,
+            self.kept_file,
         ]
 
     @property
@@ -87,15 +89,21 @@ class Layout:
 
     @property
     def kept_file(self) -> Path:
-        """Where it exists the nodes' file trees hold results, and stay when the cluster is removed."""
+        """The scratch directories in the nodes' file trees that hold results, each ended by a zero byte."""
         return self.base / "kept"
 
-    def keep_files(self, wanted: bool) -> None:
-        """Have the nodes' file trees stay when this cluster ends, or not."""
-        if wanted:
-            self.kept_file.write_text("results of a job that did not come back are in nodes/*/root\n")
-        else:
-            self.kept_file.unlink(missing_ok=True)
+    def keep(self, paths: Iterable[str]) -> None:
+        """Have the nodes' file trees stay when this cluster ends, for as long as any of these paths is there."""
+        with open(self.kept_file, "a", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(f"{path}\0" for path in paths)
+
+    def kept(self) -> list[str]:
+        """What was to be kept and is still there."""
+        try:
+            text = self.kept_file.read_text(encoding="utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            return []
+        return [path for path in text.split("\0") if path and os.path.lexists(path)]
 
     @property
     def lock_file(self) -> Path:

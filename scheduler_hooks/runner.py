@@ -19,7 +19,7 @@ from scheduler_hooks.job_processes import JobProcesses
 from scheduler_hooks.scratch import Scratch
 from scheduler_hooks.staging_plan import Inward, OutPart, Outward, due, inward, outward
 from staging.copy import Place, Pull, Push, pull, push
-from staging.mover.errors import StageError, describe, from_wire
+from staging.mover.errors import PartialError, StageError, UsageError, describe, from_wire
 from staging.show import Show
 
 SCRIPT = ".stage-script"  # its name in the scratch directory
@@ -28,8 +28,7 @@ SCRIPT = ".stage-script"  # its name in the scratch directory
 class Runner:
     """Carries one job out. Owner of what is still owed: the outputs of an ended script that are not home yet.
 
-    With `keep` the scratch directories stay. A `private` cluster ends with the command, so that its directory must be
-    told to stay where results are in it.
+    With `keep` the scratch directories stay. A `private` cluster ends with the command.
     """
 
     def __init__(self, place: Place, job: Job, shown: Show, *, grace: Grace, keep: bool, private: bool) -> None:
@@ -51,7 +50,8 @@ class Runner:
         stopped = False
         try:
             await self._scratch.make()
-            self._hold()
+            if self._private:
+                self._hold()
             self._phase("stage-in")
             for copy in inward(job):
                 await self._in(copy)
@@ -66,11 +66,14 @@ class Runner:
             self._shown.say(f"job {job.id}: ended with exit code {code}")
             outputs = [copy for copy in outputs if due(copy.on, code)]
             self._owe(outputs)
-            self._hold()  # from here on results are lost with the scratch, however this command ends
+            if self._private:
+                self._hold()  # however this command ends, and the cluster with it
             self._phase("stage-out", exit=code)
             await asyncio.gather(*(self._out(copy) for copy in outputs))
             unsaid = self._unsaid()
-            return code or self._shown.report.exit_code() or (unsaid.exit_code if unsaid else 0)
+            staged = self._shown.report.exit_code() or (unsaid.exit_code if unsaid else 0)
+            # a destination that cannot be is no wrong command line any more: the job has run
+            return code or (PartialError.exit_code if staged == UsageError.exit_code else staged)
         except asyncio.CancelledError:
             stopped = True
             if self._code is None:
@@ -93,6 +96,8 @@ class Runner:
         else:
             text = f"{job} ended well, but "
         kind = StageError if staging is None or self._code else type(staging)
+        if kind is UsageError and code == PartialError.exit_code:
+            kind = PartialError
         error = kind(text + (staging.message if staging else ""))
         error.exit_code, error.remedy = code, ""
         return error
@@ -109,9 +114,14 @@ class Runner:
         return [node for node in self._scratch.nodes() if self._keep or node in owing]
 
     def _hold(self) -> None:
-        """Have the directory of a private cluster stay, or not, as things are now."""
-        if self._private:
-            self._place.layout.keep_files(bool(self._kept()))
+        """Have the cluster's directory outlive the cluster for as long as what is to be kept now is there."""
+        kept = self._kept()
+        paths = [self._path(node) for node in self._job.nodes if node.root and node.name in kept]
+        if paths:
+            self._place.layout.keep(paths)
+
+    def _path(self, node: JobNode) -> str:
+        return self._job.environment(node)["STAGE_DIR"]
 
     def _phase(self, phase: str, **fields: Any) -> None:
         self._shown.tell({"type": "phase", "phase": phase, **fields})
@@ -255,7 +265,7 @@ class Runner:
         if stopped:
             what = "nothing was staged out" if self._code is None else "not all of its outputs were staged out"
             self._shown.say(f"the job was stopped; {what}" + ("" if left else ", its scratch directories were removed"))
-        paths = {node.name: self._job.environment(node)["STAGE_DIR"] for node in self._job.nodes if node.name in left}
+        paths = {node.name: self._path(node) for node in self._job.nodes if node.name in left}
         self._phase("end", job=self._job.id, kept=paths)
 
     def _notices(self, kept: Sequence[str], stuck: Sequence[str], reason: str) -> list[str]:

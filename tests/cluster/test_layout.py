@@ -135,6 +135,18 @@ def test_a_clusters_directory_may_come_to_hold_other_things(base: Path) -> None:
     Layout(base).make()
 
 
+def test_what_is_to_be_kept_is_known_as_long_as_it_is_there(base: Path) -> None:
+    layout = Layout(base)
+    layout.make()
+    assert layout.kept() == []
+    paths = [f"{base}/one", f"{base}/two\n\udcff", f"{base}/three"]
+    layout.keep(paths[:1])
+    layout.keep(paths[1:])
+    assert layout.kept() == []
+    os.mkdir(os.fsencode(paths[1]))
+    assert layout.kept() == paths[1:2]
+
+
 def test_a_file_is_no_clusters_directory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base.touch()
     with pytest.raises(UsageError, match=f"--cluster names {base}, which is no directory; name the cluster's"):

@@ -118,6 +118,24 @@ def test_up_and_down_leave_a_directory_of_the_users_as_it_is(
     shutil.rmtree(layout.base)
 
 
+def test_down_leaves_results_that_were_kept(cli: Make, layout: Layout, tmp_path: Path) -> None:
+    run = cli(layout)
+    assert run.stage("up", "--local", "2").code == 0
+    body = "echo result > $STAGE_DIR/f; touch home-n1"
+    (tmp_path / "job.sh").write_text(f"#!/bin/sh\n#STAGE out f home-%N/f from=first\n{body}\n")
+    assert run.stage("run", "job.sh").code == 3  # all failed by their destination, but the job has run
+    (result,) = layout.root("n1").glob("scratch/stage-1/f")
+    down = run.stage("down")
+    assert (down.code, cluster_processes(layout)) == (0, [])
+    assert f"results that were kept are still in {layout.nodes}, rm -r {layout.base} removes them" in down.err
+    assert result.read_text() == "result\n"
+    assert not layout.keys.exists()
+    assert run.stage("up", "--local", "1").code == 0
+    shutil.rmtree(result.parent)
+    assert run.stage("down").err == "the cluster has ended\n"
+    assert not layout.base.exists()
+
+
 def test_down_leaves_what_was_put_beside_the_cluster(cli: Make, layout: Layout) -> None:
     run = cli(layout)
     assert run.stage("up", "--local", "1").code == 0
