@@ -201,7 +201,9 @@ class Broadcast:
         self._turn(self._steering.leave(node.name))
         await self._idle(node.name)
         if ran and self._busy and self._source_error is None:
-            self._tell({"type": "note", "node": node.name, "message": f"{error.message}; it is taken back if it returns"})
+            self._tell(
+                {"type": "note", "node": node.name, "message": f"{error.message}; it is taken back if it returns"}
+            )
         back = asyncio.create_task(self._fleet.back(node))
         over = asyncio.create_task(self._over())
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cluster import embedded
+from cluster import door, embedded
 from cluster.commands.options import cluster_option
 from cluster.layout import Layout, find
 from staging.mover.errors import PartialError, StageError, UsageError
@@ -51,7 +51,12 @@ def command(
         return
     assert count is not None
     embedded.start(layout, count, SERVICES)
-    _say_up(count, started)
+    took = time.monotonic() - started
+    up = sum(node["state"] == "up" for node in door.ask(layout, {"op": "status"})["nodes"])
+    if up > count:
+        click.echo(f"{up} nodes are up already, more than the {count} asked for; `stage down` ends them all", err=True)
+    else:
+        _say_up(count, took)
 
 
 def _start_hosts(layout: Layout, spec: str, options: Options) -> None:
@@ -65,7 +70,7 @@ def _start_hosts(layout: Layout, spec: str, options: Options) -> None:
     outcome = hosted.start(layout, hosts.find(spec), SERVICES, options, tell)
     up, failed = len(outcome.up), outcome.failed
     if not failed:
-        _say_up(up, started)
+        _say_up(up, time.monotonic() - started)
         return
     of = f"{up} of {up + len(failed)} nodes are up"
     classes = {type(error) for error in failed.values()}
@@ -74,6 +79,6 @@ def _start_hosts(layout: Layout, spec: str, options: Options) -> None:
     raise PartialError(of, "mend what their lines name, then give the same command again")
 
 
-def _say_up(count: int, started: float) -> None:
-    nodes = "node" if count == 1 else "nodes"
-    click.echo(f"{count} {nodes} up in {time.monotonic() - started:.1f} s; `stage down` ends them", err=True)
+def _say_up(count: int, took: float) -> None:
+    nodes, them = ("node", "it") if count == 1 else ("nodes", "them")
+    click.echo(f"{count} {nodes} up in {took:.1f} s; `stage down` ends {them}", err=True)
