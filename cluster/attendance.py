@@ -11,7 +11,8 @@ import socket
 import ssl
 from dataclasses import asdict
 
-from cluster.gateway import Caller, notice_loss
+from cluster.addresses import notice_loss
+from cluster.gateway import Caller
 from cluster.layout import HeadInfo
 from staging.mover.errors import Unreachable
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cluster.addresses import notice_loss
 from staging.mover.errors import Interrupted, RefusedError, StageError, UsageError, describe
 
 LOG = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ T = TypeVar("T")
 
 LINE_LIMIT = 64 << 20
 FIRST_LINE_SECONDS = 10
-LOSS_SECONDS = 15
 MAX_LINES = 64  # of one command, not yet looked at by its handler
 
 
@@ -148,15 +148,6 @@ class Gateway:
         finally:
             for action in call.afterwards if call is not None else ():
                 action()
-
-
-def notice_loss(sock: socket.socket) -> None:
-    """Have an idle TCP connection fail once the other host has been silent for LOSS_SECONDS."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, LOSS_SECONDS // 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, LOSS_SECONDS // 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOSS_SECONDS * 1000)
 
 
 def peer_of(writer: asyncio.StreamWriter) -> Caller:
