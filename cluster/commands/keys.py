@@ -15,7 +15,7 @@ from cluster import pki
 def command(directory: Path) -> None:
     """Make a site's keys in DIRECTORY, unless they are there, for `stage up --dial` and longshore-node.service.
 
-    Install the three files, with the same modes, on every node. Whoever has them may start nodes there.
+    Install the three files, with the same modes, on every node. Whoever has them may run anything there as its user.
     """
     files = pki.ensure(directory.absolute(), now=datetime.datetime.now(datetime.UTC))
     click.echo("\n".join(map(str, files.paths)))

@@ -18,7 +18,7 @@ import pytest
 
 from cluster import door
 from cluster.layout import Layout
-from support import strangers
+from support import leaks, strangers
 from support.cli import Cli
 from support.polling import until
 
@@ -49,9 +49,7 @@ def activated(keys: Path, port: int, nodes: Path, address: str = "127.0.0.1") ->
     words = [str(ACTIVATE), "-l", f"{address}:{port}", "-E", f"RUNTIME_DIRECTORY={nodes}", *command]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
-            until(
-                "it listens", lambda: [c for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"]
-            )
+            until("it listens", lambda: leaks.listening([psutil.Process(process.pid)]))
             yield process
         finally:
             if process.poll() is None:
