@@ -61,6 +61,7 @@ def up(run: Cli, port: int, keys: Path) -> tuple[int, list[str]]:
     return done.code, done.err.splitlines()
 
 
+@pytest.mark.slow
 def test_the_first_connection_starts_the_node_and_again_after_its_end(cli: Make, base: Path, port: int) -> None:
     run, keys, nodes = cli(Layout(base / "c")), base / "keys", base / "nodes"
     assert run.stage("keys", keys).out.split() == [str(keys / name) for name in KEYS]
@@ -94,6 +95,7 @@ def test_strangers_do_not_get_in(cli: Make, base: Path, port: int) -> None:
         assert service.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_nobody_there_and_no_keys_are_said(cli: Make, base: Path, port: int) -> None:
     run, keys = cli(Layout(base / "c")), base / "keys"
     assert up(run, port, keys)[0] == 4  # no keys

@@ -104,6 +104,7 @@ def test_secrets_are_in_private_files_only(cluster: Cluster) -> None:
     assert secret not in host.run(["sh", "-c", "cat /tmp/longshore-0/*/log/*"]).stdout
 
 
+@pytest.mark.slow
 def test_a_host_that_is_cut_off_costs_its_own_line(cluster: Cluster) -> None:
     cluster.cut("n3")
     try:
@@ -124,6 +125,7 @@ def _succeeded(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedPr
     return done if done.returncode == 0 else None
 
 
+@pytest.mark.slow
 def test_what_a_host_lacks_is_said(cluster: Cluster) -> None:
     none = up(cluster, "n1", "--python", "/usr/bin/env")
     assert none.returncode == 1
