@@ -48,7 +48,7 @@ from staging.mover.errors import UsageError
 from staging.plan.tree import CHAIN, DOUBLE_TREE, Shape
 
 BLOCK_SIZES = tuple(1 << exponent for exponent in range(16, 23))  # 64 KiB .. 4 MiB
-MARGIN = 0.02
+MARGIN = 0.05  # what several connections on a link lose, by the prototypes
 # simplest first
 SHAPES = (CHAIN, *(Shape("tree", k) for k in (2, 3, 4)), DOUBLE_TREE, *(Shape("trees", k) for k in (3, 4, 5)))
 
