@@ -19,7 +19,7 @@ from staging.units import human_bytes, human_seconds, printable
 
 @dataclass(frozen=True)
 class Copy:
-    """One copy that would be made; the fields of the `plan` event. `bytes` and `seconds` are 0 where not known."""
+    """One copy that would be made, as a `would-copy` event. `bytes` and `seconds` are 0 where not known."""
 
     direction: Literal["in", "out"]
     source: str
@@ -78,6 +78,6 @@ def render(planned: Plan) -> str:
 
 
 def as_events(planned: Plan) -> str:
-    """A `plan` event for each copy, as lines of JSON."""
-    head = {"type": "plan", "schema": SCHEMA, "time": time.time()}
+    """A `would-copy` event for each copy, as lines of JSON."""
+    head = {"type": "would-copy", "schema": SCHEMA, "time": time.time()}
     return "".join(json.dumps({**head, **asdict(copy)}) + "\n" for copy in planned.copies)

@@ -143,9 +143,9 @@ def test_a_dry_run_with_json_prints_events(alone: Cli, tmp_path: Path) -> None:
     done = alone.stage("run", "--dry-run", "--json", "job.sh")
     assert (done.code, done.err) == (0, "")
     assert [(event["type"], event["direction"], event["nodes"]) for event in done.events()] == [
-        ("plan", "in", ["n1", "n2"]),
-        ("plan", "out", ["n1"]),
-        ("plan", "out", ["n2"]),
+        ("would-copy", "in", ["n1", "n2"]),
+        ("would-copy", "out", ["n1"]),
+        ("would-copy", "out", ["n2"]),
     ]
     assert len(done.out.splitlines()) == 3
 

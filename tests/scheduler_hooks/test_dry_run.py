@@ -43,7 +43,7 @@ def test_each_copy_is_a_line(tmp_path: Path) -> None:
     ]
     assert text.endswith("\n")
     events = list(map(json.loads, as_events(planned).splitlines()))
-    assert {(event["type"], event["schema"]) for event in events} == {("plan", 1)}
+    assert {(event["type"], event["schema"]) for event in events} == {("would-copy", 1)}
     assert [(event["direction"], event["source"], event["dest"], event["bytes"]) for event in events[:2]] == [
         ("in", "genome.fa", f"{S}/genome.fa", 5000),
         ("in", "params/", f"{S}/params/", 3000),
