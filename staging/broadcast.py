@@ -41,6 +41,8 @@ class Broadcast:
             into=str(request.get("into", "auto")),
             parents=bool(request.get("parents", False)),
             preserve=bool(request.get("preserve", True)),
+            checksum=bool(request.get("checksum", True)),
+            rate=int(request.get("rate", 0)),
         ).to_order()
         self._launch = LaunchRequest(
             (), mover_environment(self._order), "/", umask=int(request.get("umask", 0o022)), kind="mover"
@@ -231,7 +233,8 @@ class Broadcast:
                 self._source_error = from_wire(line["error"])
                 await self._control({"op": "abort", "keep": isinstance(self._source_error, TemporaryError)})
             elif line.get("op") == "stop":
-                self._source_error = Interrupted("the command was interrupted")
+                why = from_wire(line["error"]) if "error" in line else Interrupted("the command was interrupted")
+                self._source_error = why
                 await self._control({"op": "abort", "keep": True})
             else:
                 raise UsageError(f"a broadcast does not know {line.get('op')!r}")

@@ -41,7 +41,8 @@ class Copy:
         found = scan([str(path) for path in paths], contents)
         self.manifest = Manifest(tuple(found.entries), BLOCK, "blake2b", contents)
         self.source = Source(found, self.manifest)
-        summary = {"tops": self.manifest.tops(), "contents": contents}
+        # "directory" is left out of it, so that a tree can be put under any name
+        summary = {"tops": self.manifest.tops(), "contents": contents, "directory": False}
         self.area = Area(resolve("", dest, "auto", summary), self.manifest.identity().hex(), parents=False)
         self.sink = Sink(self.area, preserve, umask)
         self.sink.describe(self.manifest, self.manifest.encode(), 1, present=False)
