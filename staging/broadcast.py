@@ -196,7 +196,7 @@ class Broadcast:
                 self._fail(node.name, self._source_error or from_wire(event["error"]), bool(event["partial"]))
             elif node.name not in self._failed:
                 self._ok.append(node.name)
-                fields = ("bytes", "fetched", "reused", "seconds", "digest")
+                fields = ("bytes", "fetched", "reused", "skipped", "seconds", "digest")
                 self._tell({"type": "node-done", "node": node.name, **{f: event[f] for f in fields}})
 
     def _on_event(self, node: str, event: dict[str, Any]) -> None:

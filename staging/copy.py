@@ -224,7 +224,7 @@ async def pull(place: Place, order: Pull, tell: Tell) -> dict[str, Any]:
             continue
         if queue is not None:
             await queue.done("ok", done["bytes"])
-        fields = ("bytes", "fetched", "reused", "seconds", "digest")
+        fields = ("bytes", "fetched", "reused", "skipped", "seconds", "digest")
         event = {
             "type": "node-done",
             "transfer": order.label,

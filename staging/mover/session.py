@@ -128,8 +128,11 @@ class SinkSession(Session):
         umask = os.umask(0)
         os.umask(umask)
         self.area = Area(target, str(self.summary["identity"]), bool(order["parents"]))
+        # what is there may not have to be fetched: then the room is looked at when that is known
+        self._merging = any(os.path.lexists(target.final(str(top))) for top in self.summary["tops"])
         try:
-            self.area.need(int(self.summary["bytes"]))
+            if not self._merging:
+                self.area.need(int(self.summary["bytes"]))
             self.sink = Sink(self.area, bool(order["preserve"]), umask)
             endpoint = self.publish(self.sink, self.summary["hash"])
         except BaseException:
@@ -138,6 +141,7 @@ class SinkSession(Session):
         self.fetcher = Fetcher(
             self.sink, self.key, self.transfer, HASHES[self.summary["hash"]], lambda text: self._note(text)
         )
+        self._quick = bool(order["preserve"]) and not order.get("checksum", True)
         self.started = 0.0
         self._root: bytes | None = None
         self.emit({"event": "opened", "endpoint": endpoint})
@@ -165,20 +169,15 @@ class SinkSession(Session):
             raise StageError("the manifest does not fit its summary")
         sink.describe(manifest, encoded, stripes, present=False)
         sink.prepare()
-        where = sink.candidate()
-        if where:
+        if sink.survey(self._quick):
             try:
-                sink.seed(self.fetcher.digests(source, sink.layout.blocks), where)
+                sink.seed(self.fetcher.digests(source, sink.layout.blocks))
             except (OSError, Unreachable) as error:
                 self._note(f"cannot compare with what is here already ({error}); fetching all of it")
-        self.fetcher.start(feeds)
-        self._wait(lambda: sink.map.complete)
-        self.fetcher.stop()
-        self.emit({"event": "complete"})
-        self._wait(lambda: self._root is not None)
-        root = self._root or b""
-        if content_digest(sink.hash, sink.known_digests() or []) != root:
-            self.fetcher.repair(source, root)
+        if self._merging:
+            self.area.need(sink.layout.bytes - sink.kept_bytes())
+        # where all was skipped nobody read anything, so there is no digest to compare
+        root = b"" if sink.skipped and sink.skipped == sink.layout.bytes else self._fetch(feeds, source)
         self._check()
         sink.commit(manifest)
         self.emit(
@@ -187,10 +186,26 @@ class SinkSession(Session):
                 "bytes": sink.layout.bytes,
                 "fetched": sink.fetched,
                 "reused": sink.reused,
+                "skipped": sink.skipped,
                 "seconds": time.monotonic() - self.started,
                 "digest": root.hex(),
             }
         )
+
+    def _fetch(self, feeds: list[Feed], source: Peer) -> bytes:
+        """Bring every block here and compare the whole with the source's content digest, which is returned."""
+        sink = self.sink
+        self.fetcher.start(feeds)
+        self._wait(lambda: sink.map.complete)
+        self.fetcher.stop()
+        self.emit({"event": "complete"})
+        self._wait(lambda: self._root is not None)
+        root = self._root or b""
+        if sink.skipped:
+            sink.complete_digests(self.fetcher.digests(source, sink.layout.blocks))
+        if content_digest(sink.hash, sink.known_digests() or []) != root:
+            self.fetcher.repair(source, root)
+        return root
 
     def _wait(self, happened: Callable[[], bool]) -> None:
         with self.sink.changed:

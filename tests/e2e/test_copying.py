@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,47 @@ def test_what_is_there_already_is_not_sent_again(here: Cli, spot: Any, big: Path
         assert {event["reused"] for event in events.values()} == {size - fetched}
         assert len({event["digest"] for event in events.values()}) == 1
     assert all(trees.same_bytes(spot.on(node, "big"), big) for node in ("n1", "n2"))
+
+
+def test_a_second_copy_leaves_alone_what_has_not_changed(here: Cli, spot: Any, tree: Path, tmp_path: Path) -> None:
+    shutil.copytree(tree, tmp_path / "d", symlinks=True)
+    words = ("-r", "d/", f"{spot.dest}/d", "n1", "n2")
+    assert here.pcp("-p", "-q", *words).code == 0
+
+    def inodes() -> dict[str, int]:
+        top = spot.on("n1", "d")
+        return {str(path.relative_to(top)): path.lstat().st_ino for path in top.rglob("*") if not path.is_dir()}
+
+    before = inodes()
+    quick = here.pcp("-p", "-v", *words)
+    assert (quick.code, inodes()) == (0, before)
+    assert re.search(r"d/: already there on all 2 nodes, nothing sent", quick.err)
+    assert re.search(
+        r"^Write succeeded on n1 .*: 0 B received, .* already there by size and time, \S+ s$", quick.out, re.M
+    )
+    for options in ((), ("-p", "--checksum")):
+        done = here.pcp("--json", *options, *words)
+        assert {(event["fetched"], event["skipped"]) for event in done.per_node("node-done").values()} == {(0, 0)}
+    trees.assert_same(spot.on("n1", "d"), tmp_path / "d")
+    (tmp_path / "d" / "new").write_text("new")
+    done = here.pcp("-p", "--json", *words)
+    assert done.code == 0
+    assert all(event["skipped"] and event["digest"] for event in done.per_node("node-done").values())
+    assert before.items() <= {**inodes(), **{name: before[name] for name in ("sparse", "hole")}}.items()
+    trees.assert_same(spot.on("n2", "d"), tmp_path / "d")
+
+
+def test_a_copy_that_is_there_needs_no_room_for_another(
+    here: Cli, spot: Any, tmp_path: Path, mounted: Callable[..., None]
+) -> None:
+    spot.on("n1", "d").mkdir()
+    mounted(spot.on("n1", "d"), "-t", "tmpfs", "-o", "size=8m", "none")
+    (tmp_path / "f").write_bytes(os.urandom(6 << 20))
+    for options in ((), (), ("-p",), ("-p",)):
+        assert here.pcp("-q", *options, "f", f"{spot.dest}/d/", "n1").code == 0
+    (tmp_path / "f").write_bytes(os.urandom(6 << 20))
+    done = here.pcp("f", f"{spot.dest}/d/", "n1")
+    assert (done.code, os.listdir(spot.on("n1", "d"))) == (8, ["f"])
 
 
 def test_a_changed_file_replaces_the_old_one_and_only_what_differs_is_sent(
