@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 from cluster.fleet import Node, Secret
@@ -16,7 +17,7 @@ from cluster.launch_request import LaunchRequest
 from staging import tasks
 from staging.mover.errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError, from_wire
 from staging.orders import Membership, SinkOrder, feeds_order, mover_environment
-from staging.plan.cost import choose
+from staging.plan.cost import DEFAULT_LINK, choose
 from staging.plan.tree import Shape, TreePlan, build
 
 OPEN_SECONDS = 15
@@ -115,7 +116,9 @@ class Broadcast:
     def _choose(self, count: int) -> Shape:
         if self._shape != "auto":
             return Shape.parse(self._shape)
-        return choose(max(count, 1), self._manifest["bytes"], block_size=self._manifest["block"])[0]
+        limit = float(self._order["rate"] or DEFAULT_LINK.rate)
+        link = replace(DEFAULT_LINK, rate=min(limit, DEFAULT_LINK.rate))
+        return choose(max(count, 1), self._manifest["bytes"], link, self._manifest["block"])[0]
 
     def _tell(self, event: dict[str, Any]) -> None:
         self._call.tell({"transfer": self._label, **event})

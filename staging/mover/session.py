@@ -15,6 +15,7 @@ from .digests import HASHES, available, content_digest
 from .errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError
 from .fetch import Feed, Fetcher
 from .manifest import Layout, Manifest, choose_block, file_entries
+from .pace import Pacer
 from .replica import Replica
 from .scan import scan
 from .serve import Publisher
@@ -44,12 +45,14 @@ class Session:
         self.key = bytes.fromhex(order["key"])
         self.transfer = bytes.fromhex(order["transfer"])
         self.host = str(order["host"])
+        self.rate = int(order.get("rate") or 0)
         self._worker: threading.Thread | None = None
         self._told = (-1, 0.0)
 
     def publish(self, replica: Replica, hash_name: str) -> list[Any]:
         self.replica = replica
-        self.publisher = Publisher(replica, self.key, self.transfer, self.host, HASHES[hash_name])
+        pacer = Pacer(self.rate) if self.rate else None
+        self.publisher = Publisher(replica, self.key, self.transfer, self.host, HASHES[hash_name], pacer)
         return list(self.publisher.endpoint)
 
     def handle(self, order: dict[str, Any]) -> None:
@@ -83,7 +86,7 @@ class SourceSession(Session):
         root = str(order.get("root", ""))
         found = scan([locate(root, str(s)) for s in order["sources"]], bool(order["contents"]))
         total = sum(length for entry in found.entries for _, length in entry.data())
-        block = int(order.get("block") or 0) or choose_block(total, int(order.get("nodes") or 1))
+        block = int(order.get("block") or 0) or choose_block(total, int(order.get("nodes") or 1), self.rate)
         manifest = Manifest(tuple(found.entries), block, available()[0], bool(order["contents"]))
         source = self.source = Source(found, manifest)
         chosen = manifest.hasher()

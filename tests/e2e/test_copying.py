@@ -230,6 +230,20 @@ def test_events_tell_the_whole_story(here: Cli, spot: Any, tmp_path: Path) -> No
     assert events[-1]["digest"] == done.per_node("node-done")["n1"]["digest"]
 
 
+@pytest.mark.parametrize(("shape", "copies"), [("1", 1), ("2", 2)])
+def test_bwlimit_limits_what_the_source_and_each_relay_send(
+    here: Cli, spot: Any, tmp_path: Path, shape: str, copies: int
+) -> None:
+    size, rate = 1 << 20, 1 << 20
+    (tmp_path / "f").write_bytes(os.urandom(size))
+    done = here.pcp("--json", "--bwlimit", "1M", "-f", shape, "f", f"{spot.dest}/f", "n1", "n2")
+    assert done.code == 0
+    (end,) = done.of_type("transfer-end")
+    assert end["seconds"] > copies * size / rate - 0.2  # a busy machine makes it only longer
+    print(f"-f {shape} --bwlimit 1M: 1 MiB to 2 nodes in {end['seconds']:.2f} s")
+    assert all(spot.on(node, "f").read_bytes() == (tmp_path / "f").read_bytes() for node in ("n1", "n2"))
+
+
 def test_quiet_prints_nothing_when_all_is_well(here: Cli, spot: Any, tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     done = here.pcp("-q", "f", f"{spot.dest}/f", ALL)

@@ -43,9 +43,10 @@ class Copy:
         preserve: bool = True,
         umask: int = 0o022,
         quick: bool = False,
+        block: int = BLOCK,
     ) -> None:
         found = scan([str(path) for path in paths], contents)
-        self.manifest = Manifest(tuple(found.entries), BLOCK, "blake2b", contents)
+        self.manifest = Manifest(tuple(found.entries), block, "blake2b", contents)
         self.source = Source(found, self.manifest)
         # "directory" is left out of it, so that a tree can be put under any name
         summary = {"tops": self.manifest.tops(), "contents": contents, "directory": False}
@@ -409,6 +410,18 @@ def test_resume_takes_only_what_is_missing(tree: Path, tmp_path: Path) -> None:
     assert second.came == second.sink.layout.blocks - 7
     assert second.sink.reused > 0
     assert listing(tmp_path / "copy") == listing(tree)
+
+
+@pytest.mark.parametrize("block", [BLOCK // 3, 2 * BLOCK])
+def test_resume_in_other_blocks(tmp_path: Path, block: int) -> None:
+    (tmp_path / "f").write_bytes(os.urandom(10 * BLOCK))
+    first = Copy([tmp_path / "f"], f"{tmp_path}/copy")
+    first.fetch(7)
+    assert first.close(keep=True)
+    second = Copy([tmp_path / "f"], f"{tmp_path}/copy", block=block).all()
+    assert 6 * BLOCK <= second.sink.reused <= 7 * BLOCK
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "f").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["copy", "f"]
 
 
 def test_a_spoilt_partial_replica_is_not_trusted(tree: Path, tmp_path: Path) -> None:
