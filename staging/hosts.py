@@ -24,6 +24,8 @@ def split_hosts(words: Sequence[str], known: Known) -> tuple[tuple[str, ...], tu
         try:
             hosts = [*expand(rest[-1], known), *hosts]
         except UsageError:
+            if not hosts and _canonical(rest[-1]) in map(_canonical, known.values()):
+                raise  # one that several nodes share
             break
         rest.pop()
     if not hosts:

@@ -99,7 +99,7 @@ def test_ranges_of_addresses() -> None:
 
 def test_an_address_of_several_nodes_is_no_name() -> None:
     with pytest.raises(UsageError, match=r"::1 is the address of n\[1-2\]; give the node's name"):
-        expand("::1", {"n1": "::1", "n2": "::1"})
+        split_hosts(["f", "/d", "::1"], {"n1": "::1", "n2": "::1"})
 
 
 def test_hosts_that_are_named_by_w_leave_all_words_to_the_files() -> None:
