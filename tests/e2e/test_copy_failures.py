@@ -46,7 +46,7 @@ def small(tmp_path: Path) -> Path:
         (("-f", "0", "f", "/d", "n1"), r"a fan-out of 0 is impossible; choose one from 1 to \d+"),
         (("-f", "bush", "f", "/d", "n1"), r"'bush' is not the shape of a tree; write chain, double, .*"),
         (("-b", "big", "f", "/d", "n1"), r"'big' is not a size; write it as .*"),
-        (("-b", "33M", "f", "/d", "n1"), r"a block of 33M is too large; choose at most 32\.0 MiB"),
+        (("-b", "33M", "f", "/d", "n1"), r"a block of 33M is out of range; give 4K to 32M"),
         (("--nonesuch", "f", "/d", "n1"), r"No such option.*; see `pcp --help`"),
         (("f", "/no/such/place/f", "n1"), None),
     ],
