@@ -42,12 +42,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from staging.mover.errors import UsageError
 from staging.plan.tree import CHAIN, DOUBLE_TREE, Shape
 
-BLOCK_SIZES = tuple(1 << exponent for exponent in range(16, 23))  # 64 KiB .. 4 MiB
+BLOCK_SIZES = tuple(1 << exponent for exponent in range(16, 21))  # 64 KiB .. 1 MiB: larger ones leave the CPU's cache
+RATES = (12.5e6, 125e6, 1.25e9)  # bytes/s: what links may be like where nobody said; beyond, the CPU is the limit
 MARGIN = 0.02
 # simplest first
 SHAPES = (CHAIN, *(Shape("tree", k) for k in (2, 3, 4)), DOUBLE_TREE, *(Shape("trees", k) for k in (3, 4, 5)))
@@ -112,13 +113,33 @@ def choose(
 ) -> tuple[Shape, int, float]:
     """The simplest of the fastest shapes, its block size in bytes and the seconds predicted.
 
-    A given block_size is kept, otherwise the one that suits best is a power of two from 64 KiB (fill) to 4 MiB (work
+    A given block_size is kept, otherwise the one that suits best is a power of two from 64 KiB (fill) to 1 MiB (work
     per block).
     """
     sizes = BLOCK_SIZES if block_size is None else (block_size,)
     options = [choose_block(shape, n_nodes, total_bytes, link, sizes) for shape in SHAPES]
     enough = min(seconds for _, seconds in options) * (1 + MARGIN)
     return next((s, block, seconds) for s, (block, seconds) in zip(SHAPES, options, strict=True) if seconds <= enough)
+
+
+def choose_unknown(
+    n_nodes: int, total_bytes: int, link: Link = DEFAULT_LINK, block_size: int | None = None, only: Shape | None = None
+) -> tuple[Shape, int]:
+    """The shape and block size that are least wrong whatever rate of `RATES` the links have.
+
+    `only`: the shape is given. It is the pair that at its worst rate loses the fewest seconds against what suits that
+    rate best.
+    """
+    shapes = SHAPES if only is None else (only,)
+    sizes = BLOCK_SIZES if block_size is None else (block_size,)
+    lost = {(shape, size): 0.0 for shape in shapes for size in sizes}
+    least = math.inf
+    for rate in RATES:
+        times = {o: predict(o[0], n_nodes, total_bytes, o[1], replace(link, rate=rate)) for o in lost}
+        least = min(least, min(times.values()))
+        lost = {option: max(loss, times[option] - min(times.values())) for option, loss in lost.items()}
+    enough = min(lost.values()) + MARGIN * least
+    return next(option for option, loss in lost.items() if loss <= enough)
 
 
 def choose_block(

@@ -80,7 +80,7 @@ def test_a_topology_is_read_and_checked(tmp_path: Path) -> None:
     assert read_topology(None) == ""
     with pytest.raises(UsageError, match=f"{bad}, line 1: switch b is not described"):
         read_topology(str(bad))
-    with pytest.raises(UsageError, match="cannot read .*missing: No such file or directory"):
+    with pytest.raises(UsageError, match=r"cannot read .*missing: No such file or directory"):
         read_topology(str(tmp_path / "missing"))
     bad.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="it is not text"):
