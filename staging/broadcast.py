@@ -252,7 +252,8 @@ class Broadcast:
             now = time.monotonic()
             for name in [n for n, heard in self._heard.items() if now - heard > SILENCE_SECONDS]:
                 if not self._tasks[name].done():
-                    self._fail(name, Unreachable(f"{name} has been silent for {SILENCE_SECONDS} s"), True)
+                    silent = Unreachable(f"{name} has been silent for {SILENCE_SECONDS} s")
+                    self._fail(name, self._source_error or silent, True)
                     self._tasks[name].cancel()
                     self._errand(self._fleet.control(self._opened[name], self._member.transfer, {"op": "kill"}))
             slow, changed = steering.adjust(now)
