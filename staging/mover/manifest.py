@@ -70,9 +70,9 @@ class Manifest(NamedTuple):
         return json.dumps(body, separators=(",", ":")).encode("ascii")
 
     def identity(self) -> bytes:
-        """Digest of names, kinds and sizes: what a partial replica must share to be worth resuming."""
+        """Digest of names, kinds and sizes: what a partial replica must share to be worth resuming, in any blocks."""
         shape = [[e.kind, e.path, e.size, e.extents] for e in self.entries]
-        return self.hasher().digest(json.dumps([self.block, self.contents, shape]).encode("ascii"))
+        return self.hasher().digest(json.dumps([self.contents, shape]).encode("ascii"))
 
 
 def decode(data: bytes) -> Manifest:
@@ -190,10 +190,21 @@ class Layout:
         return found
 
 
-def choose_block(total: int, nodes: int) -> int:
-    """Block size in bytes when nobody asked for one: small enough to fill a tree early, at most 1 MiB."""
-    block = 1 << 20
+def choose_block(total: int, nodes: int, rate: int = 0) -> int:
+    """Block size in bytes when nobody asked for one: small enough to fill a tree early, at most 1 MiB.
+
+    `rate`: what a host may send, in bytes/s, 0 for any.
+    """
+    block = paced_block(rate) if rate else 1 << 20
     while block > 1 << 16 and total // block < 32 * max(nodes, 1):
+        block >>= 1
+    return block
+
+
+def paced_block(rate: int) -> int:
+    """The largest block in bytes where a host may send `rate` bytes/s, so that no peer waits for too long."""
+    block = 1 << 20
+    while block > max(1 << 12, rate >> 2):
         block >>= 1
     return block
 

@@ -9,7 +9,8 @@ from collections import OrderedDict
 from contextlib import AbstractContextManager
 
 from .digests import Bytes
-from .errors import from_os_error
+from .earlier import Earlier
+from .errors import VerifyError, from_os_error
 from .files import OpenFiles
 from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest
 from .replica import Replica
@@ -29,7 +30,7 @@ class Sink(Replica):
         self._files = OpenFiles(self._open)
         self._recent: OrderedDict[int, bytes] = OrderedDict()
         self.reused = 0  # bytes that were here before the transfer
-        self.unchanged = False  # every file is under its name already
+        self.skipped = 0  # those of them that nobody read, since size and time are the source's
 
     def prepare(self) -> None:
         """The manifest is known: make the directories that the files go into."""
@@ -42,42 +43,58 @@ class Sink(Replica):
 
     # what is here already -------------------------------------------------------------------------------
 
-    def candidate(self) -> str:
-        """Where earlier bytes may be found: "area", "final" or "" for nowhere."""
-        files = [e for e in self.manifest.entries if e.kind == FILE and e.size]
-        if any(os.path.lexists(self._staged(e)) for e in files):
-            return "area"
-        if files and all(_size(self._final(e)) == e.size for e in files):
-            return "final"
-        return ""
+    def survey(self, quick: bool) -> bool:
+        """See what is here, and whether it is worth to `seed`; `quick` trusts files of the source's size and time."""
+        self.earlier = Earlier(self.manifest, self._staged, self._final, quick)
+        if quick and self.earlier.kept:
+            for block in range(self.layout.blocks):
+                if all(segment.entry in self.earlier.kept for segment in self.layout.segments(block)):
+                    self._have(block)
+                    self.skipped += self.layout.length(block)
+        return self.earlier.comparable
 
-    def seed(self, digests: list[bytes], where: str) -> None:
+    def seed(self, digests: list[bytes]) -> None:
         """Take over the blocks that are here already; `digests` are the source's, so nothing is trusted."""
-        names = self._staged if where == "area" else self._final
-        if where == "area":
-            self._reopen()
-        good = []
+        self._reopen()
+        good: list[int] = []
+        spoilt: set[int] = set()
         for block in range(self.layout.blocks):
             if self.over:
                 return
-            data = self._peek(block, names)
+            if block in self.map:
+                continue
+            data = self._peek(block)
+            segments = self.layout.segments(block)
             if data is not None and self.hash.digest(data) == digests[block]:
                 good.append(block)
-        # the blocks say nothing about what is in the holes
-        sparse = any(e.extents is not None for e in self.manifest.entries)
-        self.unchanged = where == "final" and len(good) == self.layout.blocks and not sparse
+            elif len(segments) == 1:
+                spoilt.add(segments[0].entry)
+        self.earlier.keep_all_but(spoilt)
         for block in good:
-            if where == "final" and not self.unchanged:
-                data = self._peek(block, names)
+            if any(self.earlier.is_elsewhere(segment.entry) for segment in self.layout.segments(block)):
+                data = self._peek(block)
                 if data is None or self.hash.digest(data) != digests[block]:
                     continue
                 self.write(block, data)
-            with self.changed:
-                self.map.add(block)
-                self.digests[block] = digests[block]
-                self.bytes_here += self.layout.length(block)
-                self.reused += self.layout.length(block)
-                self.changed.notify_all()
+            self._have(block, digests[block])
+
+    def _have(self, block: int, digest: bytes | None = None) -> None:
+        with self.changed:
+            self.map.add(block)
+            self.digests[block] = digest
+            self.bytes_here += self.layout.length(block)
+            self.reused += self.layout.length(block)
+            self.changed.notify_all()
+
+    def complete_digests(self, digests: list[bytes]) -> None:
+        """Take the source's word for the blocks that were skipped and nobody has read since."""
+        with self.changed:
+            self.digests = [own or told for own, told in zip(self.digests, digests)]
+
+    def kept_bytes(self) -> int:
+        """Data of the files that stay as they are, for which no room is needed."""
+        entries = self.manifest.entries
+        return sum(length for index in self.earlier.kept for _, length in entries[index].data())
 
     def _reopen(self) -> None:
         """A transfer that was killed while it gave files their modes may have left some that cannot be written."""
@@ -86,14 +103,13 @@ class Sink(Replica):
                 with contextlib.suppress(FileNotFoundError):
                     os.chmod(self._staged(entry), 0o600)
 
-    def _peek(self, block: int, name: object) -> bytearray | None:
+    def _peek(self, block: int) -> bytearray | None:
         buffer = bytearray(self.layout.length(block))
         view = memoryview(buffer)
         at = 0
         for entry, offset, length in self.layout.segments(block):
-            path = name(self.manifest.entries[entry])  # type: ignore[operator]
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd = os.open(self.earlier.path(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             except OSError:
                 return None
             try:
@@ -114,7 +130,7 @@ class Sink(Replica):
         view = memoryview(buffer)
         at = 0
         for entry, offset, length in self.layout.segments(block):
-            with self._files.use(entry) as fd:
+            with self.open_entry(entry) as fd:
                 os.preadv(fd, [view[at : at + length]], offset)
             at += length
         return buffer
@@ -125,10 +141,11 @@ class Sink(Replica):
         at = 0
         try:
             for entry, offset, length in segments:
-                with self._files.use(entry) as fd:
-                    done = 0
-                    while done < length:
-                        done += os.pwrite(fd, view[at + done : at + length], offset + done)
+                if not self._settled(entry, offset, view[at : at + length]):
+                    with self._files.use(entry) as fd:
+                        done = 0
+                        while done < length:
+                            done += os.pwrite(fd, view[at + done : at + length], offset + done)
                 at += length
         except OSError as error:
             name = self._final(self.manifest.entries[segments[0].entry])
@@ -139,16 +156,26 @@ class Sink(Replica):
                 while len(self._recent) > RECENT:
                     self._recent.popitem(last=False)
 
-    def open_entry(self, entry: int) -> AbstractContextManager[int]:
-        return self._files.use(entry)
+    def _settled(self, index: int, offset: int, piece: Bytes) -> bool:
+        try:
+            return self.earlier.settles(index, offset, piece)
+        except ValueError:
+            name = self._final(self.manifest.entries[index])
+            raise VerifyError(f"{name} has the source's size and time but other bytes", "give --checksum") from None
 
-    def _open(self, index: int) -> int:
-        entry = self.manifest.entries[index]
+    def open_entry(self, entry: int) -> AbstractContextManager[int]:
+        return self._files.use(~entry if entry in self.earlier.kept else entry)
+
+    def _open(self, key: int) -> int:
+        """`key`: the number of an entry, or its complement for a file that stays under its name."""
+        entry = self.manifest.entries[max(key, ~key)]
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
-        if not self.unchanged and not self._committing:
+        if key < 0:
+            return os.open(self._final(entry), flags | os.O_RDONLY)
+        if not self._committing:
             return os.open(self._staged(entry), flags | os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            return os.open(self._final(entry) if self.unchanged else self._staged(entry), flags | os.O_RDONLY)
+            return os.open(self._staged(entry), flags | os.O_RDONLY)
         except FileNotFoundError:  # it has its name by now
             return os.open(self._final(entry), flags | os.O_RDONLY)
 
@@ -164,13 +191,13 @@ class Sink(Replica):
         """Every block is right: links, metadata, names. Nothing is visible before this."""
         self._committing = True
         try:
-            for entry in manifest.entries:
-                if not (self.unchanged and entry.kind == FILE and entry.size):
+            for index, entry in enumerate(manifest.entries):
+                if index not in self.earlier.kept:
                     self._finish(entry)
             merged = self.area.place()
             self._placed = True
             self.area.release(keep=False)  # before the directory that holds it gets its time
-            if self.unchanged and self._preserve:
+            if self._preserve:
                 self._refresh()
             self._dress_directories(merged)
         except OSError as error:
@@ -192,8 +219,11 @@ class Sink(Replica):
                 os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
         elif entry.kind == HARDLINK:
             _replace(path)
-            staged = os.path.join(self.area.tree, entry.target)
-            os.link(staged if os.path.lexists(staged) else self.area.target.final(entry.target), path)
+            staged, final = os.path.join(self.area.tree, entry.target), self.area.target.final(entry.target)
+            if os.path.lexists(staged):
+                os.link(staged, path)
+            elif not _linked(final, self._final(entry)):
+                os.link(final, path)
 
     def _dress(self, fd: int, entry: Entry) -> None:
         os.fchmod(fd, entry.mode if self._preserve else entry.mode & 0o777 & ~self._umask)
@@ -201,13 +231,20 @@ class Sink(Replica):
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def _refresh(self) -> None:
-        for entry in self.manifest.entries:
-            if entry.kind == FILE:
-                fd = os.open(self._final(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
+        """Modes and times of what stayed."""
+        for index in self.earlier.kept:
+            entry = self.manifest.entries[index]
+            if entry.kind == SYMLINK:
+                if os.lstat(self._final(entry)).st_mtime_ns != entry.mtime_ns:
+                    os.utime(self._final(entry), ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+                continue
+            fd = os.open(self._final(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                info = os.fstat(fd)
+                if (stat.S_IMODE(info.st_mode), info.st_mtime_ns) != (entry.mode, entry.mtime_ns):
                     self._dress(fd, entry)
-                finally:
-                    os.close(fd)
+            finally:
+                os.close(fd)
 
     def _dress_directories(self, merged: set[str]) -> None:
         # deepest first, since a directory's time changes when something in it does, and its mode may forbid it
@@ -230,12 +267,11 @@ class Sink(Replica):
         return self.area.release(keep and not self._placed)
 
 
-def _size(path: str) -> int:
+def _linked(left: str, right: str) -> bool:
     try:
-        info = os.lstat(path)
-    except OSError:
-        return -1
-    return info.st_size if stat.S_ISREG(info.st_mode) else -1
+        return os.path.samestat(os.lstat(left), os.lstat(right))
+    except FileNotFoundError:
+        return False
 
 
 def _replace(path: str) -> None:
