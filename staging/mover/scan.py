@@ -56,6 +56,11 @@ def unchanged(path: str, stamp: tuple[int, int, int]) -> None:
         info = os.stat(path, follow_symlinks=True)
     except OSError as error:
         raise SourceChanged(f"{path} vanished while it was read: {error.strerror}") from None
+    check(path, info, stamp)
+
+
+def check(path: str, info: os.stat_result, stamp: tuple[int, int, int]) -> None:
+    """Raise SourceChanged, naming the file, unless its status is still what the scan met."""
     if (info.st_ino, info.st_size, info.st_mtime_ns) != stamp:
         raise SourceChanged(f"{path} changed while it was read")
 

@@ -11,11 +11,12 @@ from contextlib import AbstractContextManager
 from .digests import Bytes
 from .errors import from_os_error
 from .files import OpenFiles
-from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest
+from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest, Segment
 from .replica import Replica
+from .staged import Maker
 from .target import DIR_FLAGS, Area
 
-RECENT = 16  # packed blocks kept in memory for the children, who ask for them next
+RECENT_BYTES = 32 << 20  # of packed blocks kept in memory for the children, who ask for them next
 
 
 class Sink(Replica):
@@ -28,15 +29,21 @@ class Sink(Replica):
         self._placed = False
         self._files = OpenFiles(self._open)
         self._recent: OrderedDict[int, bytes] = OrderedDict()
+        self._finished = bytearray()  # for each entry: whether it is a file with all of its bytes and metadata
         self.reused = 0  # bytes that were here before the transfer
         self.unchanged = False  # every file is under its name already
+
+    def describe(self, manifest: Manifest, encoded: bytes, stripes: int, present: bool) -> None:
+        self._finished = bytearray(len(manifest.entries))
+        super().describe(manifest, encoded, stripes, present)
 
     def prepare(self) -> None:
         """The manifest is known: make the directories that the files go into."""
         try:
             for entry in self.manifest.entries:
                 if entry.kind == DIRECTORY and entry.path != ".":
-                    os.makedirs(self._staged(entry), mode=0o700, exist_ok=True)
+                    with contextlib.suppress(FileExistsError):  # of an earlier try
+                        os.mkdir(self._staged(entry), 0o700)
         except OSError as error:
             raise from_os_error(error, f"write to {self.area.target.parent}") from None
 
@@ -45,7 +52,7 @@ class Sink(Replica):
     def candidate(self) -> str:
         """Where earlier bytes may be found: "area", "final" or "" for nowhere."""
         files = [e for e in self.manifest.entries if e.kind == FILE and e.size]
-        if any(os.path.lexists(self._staged(e)) for e in files):
+        if self.area.found and any(os.path.lexists(self._staged(e)) for e in files):
             return "area"
         if files and all(_size(self._final(e)) == e.size for e in files):
             return "final"
@@ -114,30 +121,60 @@ class Sink(Replica):
         view = memoryview(buffer)
         at = 0
         for entry, offset, length in self.layout.segments(block):
-            with self._files.use(entry) as fd:
-                os.preadv(fd, [view[at : at + length]], offset)
+            if self._finished[entry]:  # small, and nobody asks for it again soon
+                fd = self._open(entry)
+                try:
+                    os.preadv(fd, [view[at : at + length]], offset)
+                finally:
+                    os.close(fd)
+            else:
+                with self._files.use(entry) as fd:
+                    os.preadv(fd, [view[at : at + length]], offset)
             at += length
         return buffer
 
     def write(self, block: int, data: Bytes) -> None:
         segments = self.layout.segments(block)
+        if len(segments) > 1:
+            self._write_packed(block, segments, data)
+        else:
+            self._patch(segments[0], memoryview(data))
+
+    def _write_packed(self, block: int, segments: list[Segment], data: Bytes) -> None:
+        entries, finished, preserve = self.manifest.entries, self._finished, self._preserve
         view = memoryview(data)
         at = 0
-        try:
-            for entry, offset, length in segments:
-                with self._files.use(entry) as fd:
-                    done = 0
-                    while done < length:
-                        done += os.pwrite(fd, view[at + done : at + length], offset + done)
+        with Maker(self.area.tree) as maker:
+            for segment in segments:
+                index, _, length = segment
+                entry = entries[index]
+                piece = view[at : at + length]
                 at += length
+                mode = self._mode(entry)
+                # one that nobody may read gets its mode at the end, since children read it before
+                if length != entry.size or entry.extents is not None or not mode & stat.S_IRUSR:
+                    self._patch(segment, piece)
+                    continue
+                try:
+                    maker.make(entry.path, piece, mode, entry.mtime_ns if preserve else None)
+                except OSError as error:
+                    raise from_os_error(error, f"write {self._final(entry)}") from None
+                finished[index] = 1
+        with self.changed:
+            self._recent[block] = bytes(data)
+            while len(self._recent) * self.layout.block > RECENT_BYTES:
+                self._recent.popitem(last=False)
+
+    def _patch(self, segment: Segment, piece: memoryview) -> None:
+        """Write into a file that may have more bytes than these."""
+        index, offset, length = segment
+        try:
+            with self._files.use(index) as fd:
+                done = 0
+                while done < length:
+                    done += os.pwrite(fd, piece[done:], offset + done)
         except OSError as error:
-            name = self._final(self.manifest.entries[segments[0].entry])
-            raise from_os_error(error, f"write {name}") from None
-        if len(segments) > 1:
-            with self.changed:
-                self._recent[block] = bytes(data)
-                while len(self._recent) > RECENT:
-                    self._recent.popitem(last=False)
+            raise from_os_error(error, f"write {self._final(self.manifest.entries[index])}") from None
 
     def open_entry(self, entry: int) -> AbstractContextManager[int]:
         return self._files.use(entry)
@@ -145,7 +182,7 @@ class Sink(Replica):
     def _open(self, index: int) -> int:
         entry = self.manifest.entries[index]
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
-        if not self.unchanged and not self._committing:
+        if not (self.unchanged or self._committing or self._finished[index]):
             return os.open(self._staged(entry), flags | os.O_RDWR | os.O_CREAT, 0o600)
         try:
             return os.open(self._final(entry) if self.unchanged else self._staged(entry), flags | os.O_RDONLY)
@@ -164,9 +201,10 @@ class Sink(Replica):
         """Every block is right: links, metadata, names. Nothing is visible before this."""
         self._committing = True
         try:
-            for entry in manifest.entries:
-                if not (self.unchanged and entry.kind == FILE and entry.size):
-                    self._finish(entry)
+            with Maker(self.area.tree) as maker:
+                for entry, finished in zip(manifest.entries, self._finished):
+                    if not finished and not (self.unchanged and entry.kind == FILE and entry.size):
+                        self._finish(entry, maker)
             merged = self.area.place()
             self._placed = True
             self.area.release(keep=False)  # before the directory that holds it gets its time
@@ -176,9 +214,11 @@ class Sink(Replica):
         except OSError as error:
             raise from_os_error(error, f"finish {self.area.target.parent}") from None
 
-    def _finish(self, entry: Entry) -> None:
+    def _finish(self, entry: Entry, maker: Maker) -> None:
         path = self._staged(entry)
-        if entry.kind == FILE:
+        if entry.kind == FILE and not entry.size:
+            maker.make(entry.path, b"", self._mode(entry), entry.mtime_ns if self._preserve else None)
+        elif entry.kind == FILE:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 os.ftruncate(fd, entry.size)
@@ -195,8 +235,11 @@ class Sink(Replica):
             staged = os.path.join(self.area.tree, entry.target)
             os.link(staged if os.path.lexists(staged) else self.area.target.final(entry.target), path)
 
+    def _mode(self, entry: Entry) -> int:
+        return entry.mode if self._preserve else entry.mode & 0o777 & ~self._umask
+
     def _dress(self, fd: int, entry: Entry) -> None:
-        os.fchmod(fd, entry.mode if self._preserve else entry.mode & 0o777 & ~self._umask)
+        os.fchmod(fd, self._mode(entry))
         if self._preserve:
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 

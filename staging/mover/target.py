@@ -74,6 +74,7 @@ class Area:
         self.made: list[str] = []
         self.path = os.path.join(target.parent, AREA_PREFIX + _area_id(target, identity))
         self.tree = os.path.join(self.path, "tree")
+        self.found = False  # whether an earlier transfer left a tree here
         self._fd = -1
         try:
             self._make_parents(parents)
@@ -113,8 +114,10 @@ class Area:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
-        with contextlib.suppress(FileExistsError):
+        try:
             os.mkdir(self.tree, 0o700)
+        except FileExistsError:
+            self.found = True
 
     def _lock(self) -> None:
         try:
