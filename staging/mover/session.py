@@ -129,7 +129,8 @@ class SinkSession(Session):
         os.umask(umask)
         self.area = Area(target, str(self.summary["identity"]), bool(order["parents"]))
         try:
-            self.area.need(int(self.summary["bytes"]))
+            if self.area.vacant(self.summary["tops"]):
+                self.area.need(int(self.summary["bytes"]))
             self.sink = Sink(self.area, bool(order["preserve"]), umask)
             endpoint = self.publish(self.sink, self.summary["hash"])
         except BaseException:
@@ -171,6 +172,8 @@ class SinkSession(Session):
                 sink.seed(self.fetcher.digests(source, sink.layout.blocks), where)
             except (OSError, Unreachable) as error:
                 self._note(f"cannot compare with what is here already ({error}); fetching all of it")
+        if not sink.unchanged:
+            self.area.need(sink.layout.bytes)
         self.fetcher.start(feeds)
         self._wait(lambda: sink.map.complete)
         self.fetcher.stop()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections import OrderedDict
 from contextlib import AbstractContextManager
 
 from .digests import Bytes
 from .errors import from_os_error
-from .files import OpenFiles
+from .files import DIR_FLAGS, OpenFiles
 from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest, Segment
 from .replica import Replica
 from .staged import Maker
-from .target import DIR_FLAGS, Area
+from .target import Area, sweep
 
 RECENT_BYTES = 32 << 20  # of packed blocks kept in memory for the children, who ask for them next
 
@@ -270,7 +271,9 @@ class Sink(Replica):
     def release(self, keep: bool) -> bool:
         """Close everything; True when a partial replica was kept for resuming."""
         self._files.close()
-        return self.area.release(keep and not self._placed)
+        kept = self.area.release(keep and not self._placed)
+        sweep(self.area.target.parent, time.time())
+        return kept
 
 
 def _size(path: str) -> int:

@@ -7,6 +7,7 @@ import stat
 from types import TracebackType
 
 from .digests import Bytes
+from .files import DIR_FLAGS
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -57,8 +58,7 @@ class Maker:
             os.close(fd)
 
     def _turn_to(self, parent: str) -> None:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(os.path.join(self._top, parent), flags)
+        fd = os.open(os.path.join(self._top, parent), DIR_FLAGS)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._parent, self._exact = fd, parent, {}
