@@ -82,6 +82,16 @@ class Fleet(SchedulerPlugin):
                 raise UsageError(f"there is no node {name}", f"the nodes are {fold(known) if known else 'none yet'}")
         return [known[name] for name in names]
 
+    async def back(self, node: Node) -> Node:
+        """Wait until a node that was lost has joined again."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self._again(node))
+        return self.nodes()[node.name]
+
+    def _again(self, node: Node) -> bool:
+        found = self.nodes()[node.name]
+        return found.up and (found.worker != node.worker or not node.up)
+
     async def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         async with self.changed:
             self.changed.notify_all()

@@ -18,6 +18,7 @@ waits until that is gone, and returns.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import selectors
@@ -80,6 +81,8 @@ def main(sock: socket.socket, *, node: str, public_key_path: Path, clock: Callab
     forking.children()  # fails here, rather than at the first process's end, where /proc cannot tell
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # a collection in a forked child would touch, and so copy, every page of this process
     _Launcher(sock, check, mover).run()
     return 0
 

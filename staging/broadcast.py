@@ -1,12 +1,15 @@
 """The head's part of a broadcast: open a mover on every node, deal the plan, follow each node to its end.
 
-A node that is dead, slow to open or lost on the way costs its own line in the report, never the transfer.
+A node that is dead, slow to open or lost on the way costs its own line in the report, never the transfer. One that
+comes late, or comes back, is taken in as long as others are at work; a slow one is moved to where it feeds nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from cluster.fleet import Node, Secret
@@ -15,13 +18,16 @@ from cluster.head import Head
 from cluster.launch_request import LaunchRequest
 from staging import tasks
 from staging.mover.errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError, from_wire
-from staging.orders import Membership, SinkOrder, feeds_order, mover_environment
+from staging.orders import Membership, SinkOrder, mover_environment
 from staging.plan.cost import choose
-from staging.plan.tree import Shape, TreePlan, build
+from staging.plan.tree import Shape
+from staging.steering import Steering
 
 OPEN_SECONDS = 15
+START_SECONDS = 1.5  # what those that have opened grant the others before they start without them
 SILENCE_SECONDS = 10
-SOURCE = "source"
+WATCH_SECONDS = 0.25
+REPORTS_A_SECOND = 400  # of all nodes together
 
 
 class Broadcast:
@@ -33,7 +39,6 @@ class Broadcast:
         self._label = str(request["label"])
         self._member = Membership(str(request["transfer"]), str(request["key"]))
         self._manifest: dict[str, Any] = request["manifest"]
-        self._source = (SOURCE, *request["source"])
         self._shape = str(request.get("shape", "auto"))
         self._order = SinkOrder(
             dest=str(request["dest"]),
@@ -47,9 +52,13 @@ class Broadcast:
         )
         self._names = [str(n) for n in request["nodes"]]
         self._opened: dict[str, Node] = {}
-        self._heard: dict[str, float] = {}
+        self._steering = Steering(request["source"], self._manifest["bytes"], self._manifest["block"])
+        self._heard: dict[str, float] = {}  # when, of those that run
         self._sealed = False
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # one a node
+        self._errands: set[asyncio.Task[None]] = set()
+        self._busy = set(self._names)  # not ended, and not waiting for a lost node to return
+        self._opening = asyncio.Condition()
         self._ok: list[str] = []
         self._failed: list[str] = []
         self._root = ""
@@ -97,14 +106,20 @@ class Broadcast:
         )
 
     async def _work(self, nodes: list[Node]) -> None:
+        watch = asyncio.create_task(self._start_and_watch())
         try:
-            credential = self._head.credential(self._call.caller, self._names, self._launch)
-            endpoints = await self._open(nodes, credential)
-            if self._source_error is not None:  # it failed, or was stopped, while the nodes opened
-                for name in endpoints:
-                    self._fail(name, self._source_error, False)
-            elif endpoints:
-                await self._run(endpoints)
+            self._tasks = {node.name: asyncio.create_task(self._follow(node)) for node in nodes}
+            everything = asyncio.create_task(_all([*self._tasks.values()]))
+            try:
+                await asyncio.wait({everything, watch}, return_when=asyncio.FIRST_COMPLETED)
+                if not everything.done():
+                    watch.result()  # it ends by an error only
+                await everything
+            finally:
+                left = [watch, everything, *self._tasks.values(), *self._errands]
+                for task in left:
+                    task.cancel()
+                await asyncio.gather(*left, return_exceptions=True)
             await self._control({"op": "finish"})
         except BaseException:
             await asyncio.shield(self._control({"op": "abort", "keep": True}))
@@ -118,107 +133,154 @@ class Broadcast:
     def _tell(self, event: dict[str, Any]) -> None:
         self._call.tell({"transfer": self._label, **event})
 
-    def _fail(self, node: str, error: StageError, partial: bool) -> None:
-        if node in self._failed or node in self._ok:
-            return
-        self._failed.append(node)
-        self._tell({"type": "node-failed", "node": node, "error": error.to_wire(), "partial": partial})
+    # one node, from its opening to its end -------------------------------------------------------------------
 
-    # opening ----------------------------------------------------------------------------------------------
-
-    async def _open(self, nodes: list[Node], credential: Secret) -> dict[str, tuple[str, int]]:
-        """Start the movers; the endpoints of those that opened in time."""
-        opening = [asyncio.create_task(self._open_one(node, credential)) for node in nodes]
+    async def _follow(self, node: Node) -> None:
+        name = node.name
         try:
-            found = await asyncio.gather(*opening)
-        except BaseException:
-            for task in opening:
-                task.cancel()
-            await asyncio.gather(*opening, return_exceptions=True)
-            raise
-        return {node.name: endpoint for node, endpoint in zip(nodes, found, strict=True) if endpoint is not None}
+            while True:
+                try:
+                    await self._open(node)
+                    await self._run(node)
+                    return
+                except Unreachable as error:
+                    found = await self._returned(node, error)
+                    if found is None:
+                        raise
+                    node = found
+        except StageError as error:
+            self._fail(name, self._source_error or error, error.partial)
+        finally:
+            await self._idle(name)
 
-    async def _open_one(self, node: Node, credential: Secret) -> tuple[str, int] | None:
+    async def _open(self, node: Node) -> None:
+        """Start the node's mover and wait until the transfer has started."""
         self._opened[node.name] = node
+        credential = self._head.credential(self._call.caller, [node.name], self._launch)
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 event = await self._fleet.call(
                     node, self._label, tasks.open_mover, Secret(self._member), self._order, self._launch, credential
                 )
         except TimeoutError:
-            self._fail(node.name, TemporaryError(f"{node.name} did not open within {OPEN_SECONDS} s"), False)
-            return None
-        except StageError as error:
-            self._fail(node.name, error, False)
-            return None
-        if event["event"] == "error":
-            self._fail(node.name, self._source_error or from_wire(event["error"]), bool(event["partial"]))
-            return None
+            raise TemporaryError(f"{node.name} did not open within {OPEN_SECONDS} s") from None
+        _raise(event)
         host, port = event["endpoint"]
-        return str(host), int(port)
+        async with self._opening:
+            self._steering.endpoints[node.name] = (str(host), int(port))
+            self._opening.notify_all()
+            await self._opening.wait_for(lambda: self._steering.started)
+        if self._source_error is not None:  # it failed, or was stopped, while the nodes opened
+            raise self._source_error
 
-    # running ----------------------------------------------------------------------------------------------
-
-    async def _run(self, endpoints: dict[str, tuple[str, int]]) -> None:
-        plan = build(SOURCE, list(endpoints), self._choose(len(endpoints)))
-        now = time.monotonic()
-        for name in endpoints:
-            self._heard[name] = now
-            order = self._feeds(plan, name, endpoints)
-            self._running[name] = asyncio.create_task(self._run_one(self._opened[name], order))
-        watch = asyncio.create_task(self._watch())
-        try:
-            ended = await asyncio.gather(*self._running.values(), return_exceptions=True)
-            for error in ended:
-                if isinstance(error, Exception):  # not the cancelling of a node that was given up
-                    raise error
-        finally:
-            for task in (watch, *self._running.values()):
-                task.cancel()
-            await asyncio.gather(watch, *self._running.values(), return_exceptions=True)
-
-    def _feeds(self, plan: TreePlan, name: str, endpoints: dict[str, tuple[str, int]]) -> dict[str, Any]:
-        def peer(who: str) -> list[Any]:
-            return list(self._source) if who == SOURCE else [who, *endpoints[who]]
-
-        feeds = [{"stripe": feed.stripe, "peers": [peer(p) for p in feed.peers]} for feed in plan.feeds[name]]
-        return feeds_order(plan.stripes, feeds, self._source)
-
-    async def _run_one(self, node: Node, order: dict[str, Any]) -> None:
+    async def _run(self, node: Node) -> None:
+        name = node.name
+        self._heard[name] = time.monotonic()
+        self._turn(self._steering.join(name), but=name)
+        every = max(WATCH_SECONDS, len(self._names) / REPORTS_A_SECOND)
+        order = {**self._steering.order("run", name), "every": every, "root": self._root}
         try:
             event = await self._fleet.call(node, self._label, tasks.run_mover, self._member.transfer, order, "done")
         except StageError as error:
-            self._fail(node.name, error, True)
-        else:
-            if event["event"] == "error":
-                self._fail(node.name, self._source_error or from_wire(event["error"]), bool(event["partial"]))
-            elif node.name not in self._failed:
-                self._ok.append(node.name)
-                fields = ("bytes", "fetched", "reused", "seconds", "digest")
-                self._tell({"type": "node-done", "node": node.name, **{f: event[f] for f in fields}})
+            error.partial = True
+            raise
+        _raise(event)
+        if name not in self._failed:
+            self._ok.append(name)
+            fields = ("bytes", "fetched", "reused", "seconds", "digest")
+            self._tell({"type": "node-done", "node": name, **{f: event[f] for f in fields}})
+
+    async def _returned(self, node: Node, error: Unreachable) -> Node | None:
+        """The node when it is back; None when there is nobody left at work to wait with."""
+        ran = self._heard.pop(node.name, None) is not None
+        self._turn(self._steering.leave(node.name))
+        await self._idle(node.name)
+        if ran and self._busy and self._source_error is None:
+            self._tell({"type": "note", "node": node.name, "message": f"{error}; it is taken back if it returns"})
+        back = asyncio.create_task(self._fleet.back(node))
+        over = asyncio.create_task(self._over())
+        try:
+            await asyncio.wait({back, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not back.done() or not self._busy or self._source_error is not None:
+                return None
+            self._busy.add(node.name)
+            return back.result()
+        finally:
+            for task in (back, over):
+                task.cancel()
+            await asyncio.gather(back, over, return_exceptions=True)
+
+    async def _idle(self, name: str) -> None:
+        async with self._opening:
+            self._busy.discard(name)
+            self._opening.notify_all()
+
+    async def _over(self) -> None:
+        async with self._opening:
+            await self._opening.wait_for(lambda: not self._busy)
+
+    def _fail(self, node: str, error: StageError, partial: bool) -> None:
+        if node in self._failed or node in self._ok:
+            return
+        self._turn(self._steering.leave(node))
+        self._failed.append(node)
+        self._tell({"type": "node-failed", "node": node, "error": error.to_wire(), "partial": partial})
+
+    # the tree -----------------------------------------------------------------------------------------------
+
+    async def _start_and_watch(self) -> None:
+        """Start when all have opened, or soon after the first has; then look after the slow and the silent."""
+        steering = self._steering
+        async with self._opening:
+            await self._opening.wait_for(lambda: steering.endpoints)
+            with contextlib.suppress(TimeoutError):  # the others join when they are ready
+                async with asyncio.timeout(START_SECONDS):
+                    await self._opening.wait_for(lambda: self._busy <= steering.endpoints.keys())
+            ready = [name for name in self._names if name in steering.endpoints]
+            steering.start(ready, self._choose(len(ready)), time.monotonic())
+            self._opening.notify_all()
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = time.monotonic()
+            for name in [n for n, heard in self._heard.items() if now - heard > SILENCE_SECONDS]:
+                if not self._tasks[name].done():
+                    self._fail(name, Unreachable(f"{name} has been silent for {SILENCE_SECONDS} s"), True)
+                    self._tasks[name].cancel()
+                    self._errand(self._fleet.control(self._opened[name], self._member.transfer, {"op": "kill"}))
+            slow, changed = steering.adjust(now)
+            self._turn(changed)
+            if slow is not None:
+                self._tell({"type": "note", "node": slow, "message": "slow; the others go on without waiting for it"})
+
+    def _turn(self, changed: list[str], but: str = "") -> None:
+        """Tell those that run already of their new feeds."""
+        for name in changed:
+            if name != but and name in self._heard:
+                order = self._steering.order("feeds", name)
+                self._errand(self._fleet.control(self._opened[name], self._member.transfer, order))
+
+    def _errand(self, work: Coroutine[Any, Any, None]) -> None:
+        """Something that nobody waits for: an order to a node that may be slow to take it."""
+        task = asyncio.create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    # what the nodes and the command say -----------------------------------------------------------------------
 
     def _on_event(self, node: str, event: dict[str, Any]) -> None:
-        self._heard[node] = time.monotonic()
+        now = time.monotonic()
+        if node in self._heard:
+            self._heard[node] = now
         if event["event"] == "progress":
+            self._steering.heard(node, int(event["bytes"]), now)
             self._tell({"type": "progress", "node": node, "bytes": event["bytes"]})
         elif event["event"] == "note":
             self._tell({"type": "note", "node": node, "message": event["message"]})
-        elif event["event"] == "complete" and not self._sealed:
-            self._sealed = True  # by now the source has sent, and so hashed, nearly everything
-            self._tell({"type": "seal"})
-
-    async def _watch(self) -> None:
-        """A mover that says nothing is not waited for."""
-        while True:
-            await asyncio.sleep(1)
-            now = time.monotonic()
-            for name, task in self._running.items():
-                if not task.done() and now - self._heard[name] > SILENCE_SECONDS:
-                    self._fail(name, Unreachable(f"{name} has been silent for {SILENCE_SECONDS} s"), True)
-                    task.cancel()
-                    await self._fleet.control(self._opened[name], self._member.transfer, {"op": "kill"})
-
-    # the command's further lines ----------------------------------------------------------------------------
+        elif event["event"] == "complete":
+            self._steering.completed(node)
+            if not self._sealed:
+                self._sealed = True  # by now the source has sent, and so hashed, nearly everything
+                self._tell({"type": "seal"})
 
     async def _listen(self) -> None:
         """The command drives the source's mover: it brings the content digest, or word that the source failed."""
@@ -226,7 +288,8 @@ class Broadcast:
             line = await self._call.receive()
             if line.get("op") == "root":
                 self._root = str(line["digest"])
-                await self._control({"op": "root", "digest": self._root})
+                # those that open later get it with the order to run; an order ahead of the opening one would end them
+                await self._control({"op": "root", "digest": self._root}, [*self._steering.endpoints])
             elif line.get("op") == "source-failed":
                 self._source_error = from_wire(line["error"])
                 await self._control({"op": "abort", "keep": isinstance(self._source_error, TemporaryError)})
@@ -236,6 +299,21 @@ class Broadcast:
             else:
                 raise UsageError(f"a broadcast does not know {line.get('op')!r}")
 
-    async def _control(self, order: dict[str, Any]) -> None:
-        orders = [self._fleet.control(node, self._member.transfer, order) for node in self._opened.values()]
+    async def _control(self, order: dict[str, Any], names: Sequence[str] | None = None) -> None:
+        nodes = [self._opened[name] for name in (self._opened if names is None else names)]
+        orders = [self._fleet.control(node, self._member.transfer, order) for node in nodes]
         await asyncio.gather(*orders, return_exceptions=True)
+
+
+async def _all(tasks: list[asyncio.Task[None]]) -> None:
+    for error in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(error, Exception):  # not the cancelling of a node that was given up
+            raise error
+
+
+def _raise(event: dict[str, Any]) -> None:
+    """The error that a task answered with."""
+    if event["event"] == "error":
+        error = from_wire(event["error"])
+        error.partial = bool(event["partial"])
+        raise error

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from staging.mover.session import order_digest
+from staging.mover.order import order_digest
 
 ORDER_VARIABLE = "STAGE_ORDER"
 

@@ -12,7 +12,8 @@ import time
 from typing import Any
 
 from .errors import Interrupted, RefusedError, StageError, UsageError, from_os_error
-from .session import Session, SinkSession, SourceSession, order_digest
+from .order import order_digest
+from .session import Session, SinkSession, SourceSession
 from .title import name_process
 
 TICK_SECONDS = 0.25

@@ -47,6 +47,9 @@ class Fetcher:
         self._distrusted: set[Peer] = set()
         self._reason: StageError | None = None
         self._connections: set[Connection] = set()
+        self._feeds: list[Feed] = []
+        self._repairing = False  # from the source alone, whatever the head would like
+        self._live: dict[int, Connection] = {}  # each stream's
         self._threads: list[threading.Thread] = []
         self._fresh = time.monotonic()
         self.origin: dict[int, str] = {}
@@ -64,13 +67,26 @@ class Fetcher:
             self._connections.discard(connection)
             connection.close()
 
-    def manifest(self, feed: Feed, digest: bytes) -> tuple[Manifest, bytes]:
+    def follow(self, feeds: Sequence[Feed]) -> None:
+        """Fetch from these, one for each stripe, from now on: a stream whose parent is another one turns to it at once.
+
+        What it had asked the former parent for is free for any stream.
+        """
+        with self._replica.changed:
+            if self._repairing:
+                return
+            before, self._feeds = self._feeds, list(feeds)
+            turned = [n for n, (old, new) in enumerate(zip(before, feeds)) if old.peers[0] != new.peers[0]]
+            for connection in [self._live[n] for n in turned if n in self._live]:
+                _end(connection)
+
+    def manifest(self, digest: bytes) -> tuple[Manifest, bytes]:
         """The manifest whose digest the control path gave, from the first peer that has it."""
         started = time.monotonic()
         reason: BaseException | None = None
         forgers: set[Peer] = set()
         while time.monotonic() - started < PATIENCE_SECONDS and not self._replica.over:
-            for peer in feed.peers:
+            for peer in self._feeds[0].peers:
                 try:
                     with self.connected(peer) as connection:
                         encoded = connection.whole(wire.MANIFEST, patience=PATIENCE_SECONDS)
@@ -105,10 +121,11 @@ class Fetcher:
             raise VerifyError(f"{source.name} sent {len(found)} bytes of digests for {blocks} blocks")
         return [found[at : at + DIGEST_SIZE] for at in range(0, len(found), DIGEST_SIZE)]
 
-    def start(self, feeds: Sequence[Feed]) -> None:
+    def start(self) -> None:
+        """One stream for each feed that `follow` gave."""
         self._fresh = time.monotonic()
-        for number, feed in enumerate(feeds):
-            work = partial(self._stream, number, feed)
+        for number in range(len(self._feeds)):
+            work = partial(self._stream, number)
             thread = threading.Thread(target=self._replica.guard, args=(work,), name="fetch", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -116,10 +133,7 @@ class Fetcher:
     def stop(self) -> None:
         """End every stream, also one that waits for a duplicate."""
         for connection in list(self._connections):
-            try:
-                connection.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # it ended by itself
+            _end(connection)
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -137,7 +151,9 @@ class Fetcher:
             for block in wrong:
                 replica.map.drop(block)
                 replica.bytes_here -= replica.layout.length(block)
-        self.start([Feed(0, (source,))])
+        self._repairing = True
+        self._feeds = [Feed(0, (source,))]
+        self.start()
         with replica.changed:
             while not replica.map.complete and not replica.over:
                 replica.changed.wait(1)
@@ -145,9 +161,10 @@ class Fetcher:
         if replica.failed is None and any(replica.digests[b] != right[b] for b in wrong):
             raise VerifyError(f"{len(wrong)} blocks are still wrong after they were fetched from the source")
 
-    def _stream(self, number: int, feed: Feed) -> None:
+    def _stream(self, number: int) -> None:
         replica = self._replica
         lost: set[Peer] = set()
+        feed = self._feeds[number]
         at = 0
         while not self._idle():
             peers = [p for p in feed.peers if p not in self._distrusted]
@@ -167,7 +184,8 @@ class Fetcher:
                 if self._idle():
                     return
                 self._reason = Unreachable(f"{peer.name} stopped serving: {error}")
-                if peer not in lost:  # it is tried again as long as there is patience
+                # a peer is tried again as long as there is patience; one that we were told to leave is no loss
+                if peer not in lost and self._feeds[number] is feed:
                     lost.add(peer)
                     self._note(f"feed {peer.name} was lost ({error}); going on with the next")
             finally:
@@ -175,7 +193,10 @@ class Fetcher:
                     replica.map.release(number)
                     replica.changed.notify_all()
             at += 1
-            if at % len(peers) == 0:
+            if self._feeds[number] is not feed:
+                feed = self._feeds[number]
+                at = 0
+            elif at % len(peers) == 0:
                 if self._impatient():
                     replica.fail(self._reason or Unreachable("no feed answers"))
                     return
@@ -189,6 +210,10 @@ class Fetcher:
         replica = self._replica
         stall = SOURCE_SECONDS if peer == feed.peers[-1] else STALL_SECONDS
         with self.connected(peer) as connection:
+            with replica.changed:
+                if self._feeds[number] is not feed:
+                    raise ConnectionError("there is another feed")
+                self._live[number] = connection
             buffer = memoryview(bytearray(replica.layout.block))
             window = max(2, min(16, IN_FLIGHT_BYTES // replica.layout.block))
             owed = 0
@@ -236,3 +261,10 @@ class Fetcher:
         if replica.put(got.block, view, digest):
             self.origin[got.block] = connection.peer.name
             self._fresh = time.monotonic()
+
+
+def _end(connection: Connection) -> None:
+    try:
+        connection.sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # it ended by itself

@@ -46,9 +46,14 @@ def receive_into(sock: socket.socket, view: memoryview, until: float | None = No
 def dial(
     host: str, port: int, key: bytes, transfer: bytes, chosen: Hash, connect: float, silence: float
 ) -> socket.socket:
-    """Connect and prove the key both ways; ProtocolError when the listener does not hold it. Times in seconds."""
-    sock = socket.create_connection((host, port), connect)
+    """Connect and prove the key both ways; ProtocolError when the listener does not hold it. Times in seconds.
+
+    `host` is an address: no name is looked up in the data path (and no codec for names is loaded).
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
+        sock.settimeout(connect)
+        sock.connect((host, port))
         sock.settimeout(None)
         hello = wire.hello(transfer, os.urandom(wire.NONCE_SIZE))
         sock.sendall(hello)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any, Callable
 
 from .connection import Peer
@@ -27,13 +24,6 @@ PROGRESS_SECONDS = 0.5
 ALIVE_SECONDS = 2.0
 
 
-def order_digest(order: Mapping[str, Any]) -> str:
-    """Digest of an opening order but for what differs from node to node or is secret."""
-    body = {name: value for name, value in order.items() if name not in ("transfer", "key", "host", "root")}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("ascii"), digest_size=32).hexdigest()
-
-
 class Session:
     """Common to both roles: the endpoint, the key, the life signs."""
 
@@ -44,6 +34,7 @@ class Session:
         self.key = bytes.fromhex(order["key"])
         self.transfer = bytes.fromhex(order["transfer"])
         self.host = str(order["host"])
+        self.progress_seconds = PROGRESS_SECONDS
         self._worker: threading.Thread | None = None
         self._told = (-1, 0.0)
 
@@ -64,7 +55,7 @@ class Session:
         """Tell how far it is; at least every two seconds, so that silence means trouble."""
         here = self.replica.bytes_here if self.replica.encoded is not None else 0
         bytes_told, at = self._told
-        if now - at >= ALIVE_SECONDS or (here != bytes_told and now - at >= PROGRESS_SECONDS):
+        if now - at >= ALIVE_SECONDS or (here != bytes_told and now - at >= self.progress_seconds):
             self._told = (here, now)
             self.emit({"event": "progress", "bytes": here})
 
@@ -141,6 +132,7 @@ class SinkSession(Session):
         )
         self.started = 0.0
         self._root: bytes | None = None
+        self._latest = 0
         self.emit({"event": "opened", "endpoint": endpoint})
 
     def _note(self, text: str) -> None:
@@ -148,9 +140,13 @@ class SinkSession(Session):
 
     def handle(self, order: dict[str, Any]) -> None:
         if order["op"] == "run":
-            feeds = [Feed(int(f["stripe"]), tuple(Peer(*p) for p in f["peers"])) for f in order["feeds"]]
             source = Peer(*order["source"])
-            self.spawn(lambda: self._run(int(order["stripes"]), feeds, source))
+            self.progress_seconds = float(order.get("every", PROGRESS_SECONDS))
+            self._root = bytes.fromhex(order.get("root", "")) or None
+            self._turn(order)
+            self.spawn(lambda: self._run(int(order["stripes"]), source))
+        elif order["op"] == "feeds":
+            self._turn(order)
         elif order["op"] == "root":
             with self.sink.changed:
                 self._root = bytes.fromhex(order["digest"])
@@ -158,10 +154,18 @@ class SinkSession(Session):
         else:
             super().handle(order)
 
-    def _run(self, stripes: int, feeds: list[Feed], source: Peer) -> None:
+    def _turn(self, order: dict[str, Any]) -> None:
+        """Follow the feeds of an order; the two kinds come by different ways, so a later one may be here first."""
+        turn = int(order.get("turn", 0))
+        if turn >= self._latest:
+            self._latest = turn
+            feeds = [Feed(int(f["stripe"]), tuple(Peer(*p) for p in f["peers"])) for f in order["feeds"]]
+            self.fetcher.follow(feeds)
+
+    def _run(self, stripes: int, source: Peer) -> None:
         self.started = time.monotonic()
         sink = self.sink
-        manifest, encoded = self.fetcher.manifest(feeds[0], bytes.fromhex(self.summary["digest"]))
+        manifest, encoded = self.fetcher.manifest(bytes.fromhex(self.summary["digest"]))
         if Layout(manifest).bytes != self.summary["bytes"]:
             raise StageError("the manifest does not fit its summary")
         sink.describe(manifest, encoded, stripes, present=False)
@@ -174,7 +178,7 @@ class SinkSession(Session):
                 self._note(f"cannot compare with what is here already ({error}); fetching all of it")
         if not sink.unchanged:
             self.area.need(sink.layout.bytes)
-        self.fetcher.start(feeds)
+        self.fetcher.start()
         self._wait(lambda: sink.map.complete)
         self.fetcher.stop()
         self.emit({"event": "complete"})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from staging.mover.session import order_digest
+from staging.mover.order import order_digest
 from staging.orders import (
     ORDER_VARIABLE,
     Membership,

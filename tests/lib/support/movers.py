@@ -224,7 +224,8 @@ class Member:
     def fetch(self, manifest: Manifest, *feeds: Sequence[Peer]) -> None:
         """Start one stream for each feed, feed k preferring stripe k."""
         self.replica.describe(manifest, manifest.encode(), len(feeds), present=False)
-        self.fetcher.start([Feed(stripe, tuple(peers)) for stripe, peers in enumerate(feeds)])
+        self.fetcher.follow([Feed(stripe, tuple(peers)) for stripe, peers in enumerate(feeds)])
+        self.fetcher.start()
 
     def wait(self) -> Held:
         """The complete replica; raises what it failed with."""

@@ -14,7 +14,7 @@ import pytest
 from staging.mover import connection, fetch, handshake, serve, wire
 from staging.mover.connection import Peer
 from staging.mover.errors import RefusedError, SourceChanged, SpaceError, StageError, Unreachable, VerifyError
-from staging.mover.fetch import Feed
+from staging.mover.fetch import Feed, Fetcher
 from staging.mover.manifest import Manifest
 from support.movers import HASH, KEY, SECONDS, TRANSFER, Held, Member, Transfer, flat_manifest, transfer
 from support.polling import until
@@ -47,6 +47,12 @@ def dead_peer(name: str = "dead") -> Peer:
     """A peer at whose port nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return Peer(name, *listener.getsockname())
+
+
+def ask(fetcher: Fetcher, peers: tuple[Peer, ...], digest: bytes) -> tuple[Manifest, bytes]:
+    """The manifest from these peers."""
+    fetcher.follow([Feed(0, peers)])
+    return fetcher.manifest(digest)
 
 
 @contextmanager
@@ -176,7 +182,7 @@ def test_manifest_over_the_wire(made: Transfer) -> None:
     source, relay, sink = made.source(MANIFEST, DATA), made.sink("relay"), made.sink()
     digest = HASH.digest(MANIFEST.encode())
     for member, parent in ((relay, source), (sink, relay)):
-        manifest, encoded = member.fetcher.manifest(Feed(0, (dead_peer(), parent.peer)), digest)
+        manifest, encoded = ask(member.fetcher, (dead_peer(), parent.peer), digest)
         assert (manifest, encoded) == (MANIFEST, MANIFEST.encode())
         member.replica.describe(manifest, encoded, 1, present=False)
     assert sink.notes == []
@@ -299,7 +305,7 @@ def test_a_parent_without_a_manifest_is_left_after_some_patience(
     monkeypatch.setattr(fetch, "PATIENCE_SECONDS", 0.2)
     source, stuck, child = made.source(MANIFEST, DATA), made.sink("stuck"), made.sink("child")
     digest = HASH.digest(MANIFEST.encode())
-    assert child.fetcher.manifest(Feed(0, (stuck.peer, source.peer)), digest)[0] == MANIFEST
+    assert ask(child.fetcher, (stuck.peer, source.peer), digest)[0] == MANIFEST
 
 
 def test_patience_ends(made: Transfer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +322,7 @@ def test_patience_ends(made: Transfer, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nobody_has_the_manifest(made: Transfer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "PATIENCE_SECONDS", 0.2)
     with pytest.raises(Unreachable, match=r"no peer gave the manifest: .*refused"):
-        made.sink().fetcher.manifest(Feed(0, (dead_peer(),)), bytes(32))
+        ask(made.sink().fetcher, (dead_peer(),), bytes(32))
 
 
 def test_the_reason_of_a_source_that_failed_comes_through(made: Transfer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +330,7 @@ def test_the_reason_of_a_source_that_failed_comes_through(made: Transfer, monkey
     source, sink = made.source(MANIFEST, DATA), made.sink()
     source.replica.fail(SourceChanged("/data/f changed while it was read"))
     with pytest.raises(SourceChanged, match="/data/f changed"):
-        sink.fetcher.manifest(Feed(0, (source.peer,)), bytes(32))
+        ask(sink.fetcher, (source.peer,), bytes(32))
     with pytest.raises(SourceChanged, match="/data/f changed"):
         sink.fetcher.digests(source.peer, BLOCKS)
     sink.fetch(MANIFEST, [source.peer])
@@ -393,7 +399,7 @@ def test_no_peer_left_to_trust(made: Transfer) -> None:
 def test_a_changed_manifest_is_taken_from_the_next(made: Transfer) -> None:
     source, sink = made.source(MANIFEST, DATA), made.sink()
     with relaying(source.peer, "relay", HANDSHAKE + 50) as relay:
-        manifest, _ = sink.fetcher.manifest(Feed(0, (relay, source.peer)), HASH.digest(MANIFEST.encode()))
+        manifest, _ = ask(sink.fetcher, (relay, source.peer), HASH.digest(MANIFEST.encode()))
     assert manifest == MANIFEST
 
 
@@ -528,7 +534,7 @@ def test_a_wrong_manifest_is_told_once(made: Transfer, monkeypatch: pytest.Monke
     monkeypatch.setattr(fetch, "PATIENCE_SECONDS", 0.3)
     source, sink = made.source(MANIFEST, DATA), made.sink()
     with pytest.raises(Unreachable, match="all of them gave a wrong one"):
-        sink.fetcher.manifest(Feed(0, (source.peer,)), bytes(32))
+        ask(sink.fetcher, (source.peer,), bytes(32))
     assert sink.notes == ["source sent a manifest that is not the source's"]
 
 
@@ -540,7 +546,8 @@ def test_only_what_is_missing_is_fetched(made: Transfer) -> None:
     sink.replica.describe(MANIFEST, MANIFEST.encode(), 1, present=False)
     for block in range(0, BLOCKS, 2):
         sink.replica.put(block, source.replica.read(block), source.replica.digest_of(block)[0])
-    sink.fetcher.start([Feed(0, (source.peer,))])
+    sink.fetcher.follow([Feed(0, (source.peer,))])
+    sink.fetcher.start()
     assert sink.wait().content() == DATA
     assert sink.replica.fetched == 100 * BLOCK
 
@@ -563,16 +570,16 @@ def test_stop_ends_a_wait_for_what_does_not_come(made: Transfer, what: str) -> N
     relay, child = made.sink("relay"), made.sink("child")
     ended: list[BaseException] = []
 
-    def ask() -> None:
+    def wait() -> None:
         try:
             if what == "manifest":
-                child.fetcher.manifest(Feed(0, (relay.peer,)), bytes(32))
+                ask(child.fetcher, (relay.peer,), bytes(32))
             else:
                 child.fetcher.digests(relay.peer, BLOCKS)
         except StageError as error:
             ended.append(error)
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=wait)
     thread.start()
     until("it has asked", lambda: child.fetcher._connections)
     child.replica.close()
@@ -590,3 +597,28 @@ def test_nothing_is_asked_of_anybody_once_it_is_over(made: Transfer) -> None:
     assert sink.replica.fetched == 0
     with pytest.raises(Unreachable, match="was stopped"):
         sink.fetcher.digests(source.peer, BLOCKS)
+
+
+def test_a_stream_turns_to_another_feed_at_once_when_told(made: Transfer) -> None:
+    source, idle, child = made.source(MANIFEST, DATA), made.sink("idle"), made.sink("child")
+    idle.replica.describe(MANIFEST, MANIFEST.encode(), 1, present=False)  # it has nothing, but it lives
+    child.fetch(MANIFEST, [idle.peer, source.peer])
+    until("it has asked the idle one", lambda: child.fetcher._live)
+    child.fetcher.follow([Feed(0, (source.peer,))])
+    assert child.wait().content() == DATA
+    assert child.notes == []  # nothing was lost
+
+
+def test_a_second_stream_keeps_its_feed_while_the_first_is_turned(made: Transfer) -> None:
+    source, idle, child = made.source(MANIFEST, DATA), made.sink("idle"), made.sink("child")
+    relay = made.sink("relay")
+    idle.replica.describe(MANIFEST, MANIFEST.encode(), 1, present=False)
+    relay.replica.describe(MANIFEST, MANIFEST.encode(), 1, present=False)
+    child.fetch(MANIFEST, [idle.peer, source.peer], [relay.peer, source.peer])
+    until("both have asked", lambda: len(child.fetcher._live) == 2)
+    before = child.fetcher._live[1]
+    child.fetcher.follow([Feed(0, (source.peer,)), Feed(1, (relay.peer, idle.peer))])
+    relay.fetch(MANIFEST, [source.peer])
+    assert child.wait().content() == DATA
+    assert child.fetcher._live[1] is before
+    assert child.notes == []

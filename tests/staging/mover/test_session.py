@@ -21,8 +21,9 @@ from staging.mover.connection import Peer
 from staging.mover.digests import HASHES
 from staging.mover.errors import SpaceError, StageError, UsageError, VerifyError
 from staging.mover.manifest import Manifest, file_entries
+from staging.mover.order import order_digest
 from staging.mover.scan import scan
-from staging.mover.session import SinkSession, SourceSession, order_digest
+from staging.mover.session import SinkSession, SourceSession
 from staging.mover.source import Source
 from staging.mover.target import AREA_PREFIX
 from support.movers import (

@@ -1,0 +1,94 @@
+"""Which node of a running tree holds up the others. Pure: progress and `now` in, a name out.
+
+A node is slow when it gets much less than the fastest node does although whoever feeds it has more for it. Of several
+slow nodes the one nearest to the source is the cause: those behind it only starve. When a second node with the same
+parent is found slow it is the parent that cannot send.
+
+A pipeline that is still filling looks alike but for the lag: a node behind waits for blocks that its parent has not got
+itself. So a lag counts only when it is more than what a parent gets within LAG_SECONDS, and a few blocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping
+
+WINDOW_SECONDS = 0.8  # over which a rate is taken
+LAG_SECONDS = 0.5  # more than the reports of two nodes may be apart
+LAG_BLOCKS = 4
+SLOW = 0.4  # of the best rate; a node with two parents of which one has stopped still gets half
+SETTLE_SECONDS = 1.0  # after a change, before anybody is judged again
+MEMORY_SECONDS = 3.0  # how long a best rate counts: the source itself may become slow
+
+
+class Pace:
+    """Owner of what is known of every node's progress. Times are seconds of any one clock, sizes bytes."""
+
+    def __init__(self, total: int, block: int, now: float) -> None:
+        self._total = total
+        self._block = block
+        self._started = now
+        self._quiet_until = now + WINDOW_SECONDS
+        self._samples: dict[str, deque[tuple[float, int]]] = {}
+        self._best: deque[tuple[float, float]] = deque()
+        self._judged: set[str] = set()
+        self._failed_children: set[str] = set()
+
+    def heard(self, node: str, here: int, now: float) -> None:
+        """`node` has `here` bytes."""
+        samples = self._samples.setdefault(node, deque())
+        samples.append((now, here))
+        while len(samples) > 2 and samples[1][0] <= now - WINDOW_SECONDS:
+            samples.popleft()
+
+    def rate(self, node: str, now: float) -> float:
+        """Bytes/s over the window that ends now; a node that says nothing gets nothing."""
+        samples = self._samples.get(node)
+        if not samples:
+            return 0.0
+        since = max(now - WINDOW_SECONDS, self._started)
+        base = next((here for at, here in reversed(samples) if at <= since), samples[0][1])
+        return (samples[-1][1] - base) / max(now - since, 1e-3)
+
+    def cause(self, parents: Mapping[str, Collection[str]], now: float) -> str | None:
+        """The node that holds up others and is to feed nobody from now on; None while all is well.
+
+        parents: who feeds whom, in the order of the plan, for every node that does not have everything yet. A name
+        that is not among the keys, such as the source, can give whatever it is asked for. A node is named once.
+        """
+        rates = {node: self.rate(node, now) for node in parents}
+        best = self._best_rate(rates, now)
+        if now < self._quiet_until:
+            return None
+        slack = best * LAG_SECONDS + LAG_BLOCKS * self._block
+        slow = {node for node in parents if rates[node] < SLOW * best and self._lag(node, parents) > slack}
+        for node in parents:
+            if node in slow and not slow & set(parents[node]) and node not in self._judged:
+                self._quiet_until = now + SETTLE_SECONDS
+                return self._blame(node, parents)
+        return None
+
+    def _blame(self, node: str, parents: Mapping[str, Collection[str]]) -> str:
+        for parent in sorted(parents[node]):
+            if parent in self._failed_children and parent in parents and parent not in self._judged:
+                node = parent
+                break
+        else:
+            self._failed_children.update(parents[node])
+        self._judged.add(node)
+        return node
+
+    def _best_rate(self, rates: Mapping[str, float], now: float) -> float:
+        self._best.append((now, max(rates.values(), default=0.0)))
+        while self._best[0][0] < now - MEMORY_SECONDS:
+            self._best.popleft()
+        return max(rate for _, rate in self._best)
+
+    def _lag(self, node: str, parents: Mapping[str, Collection[str]]) -> int:
+        """How much more each of its parents has."""
+        ahead = min((self._here(p) if p in parents else self._total for p in parents[node]), default=0)
+        return ahead - self._here(node)
+
+    def _here(self, node: str) -> int:
+        samples = self._samples.get(node)
+        return samples[-1][1] if samples else 0

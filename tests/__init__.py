@@ -1,0 +1,1 @@
+"""The tests, as a package: `python -m tests.hosts`, `from tests.hosts import Cluster`."""
