@@ -11,7 +11,7 @@ from .connection import Peer
 from .digests import HASHES, available, content_digest
 from .errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError
 from .fetch import Feed, Fetcher
-from .manifest import Layout, Manifest, choose_block, file_entries
+from .manifest import Manifest, choose_block, file_entries
 from .replica import Replica
 from .scan import scan
 from .serve import Publisher
@@ -166,9 +166,9 @@ class SinkSession(Session):
         self.started = time.monotonic()
         sink = self.sink
         manifest, encoded = self.fetcher.manifest(bytes.fromhex(self.summary["digest"]))
-        if Layout(manifest).bytes != self.summary["bytes"]:
-            raise StageError("the manifest does not fit its summary")
         sink.describe(manifest, encoded, stripes, present=False)
+        if sink.layout.bytes != self.summary["bytes"]:
+            raise StageError("the manifest does not fit its summary")
         sink.prepare()
         where = sink.candidate()
         if where:
