@@ -109,7 +109,7 @@ async def run(layout: Layout, host: str, embedded: bool, owner: int | None, serv
     """Serve until a `down` request, SIGTERM, or the end of the owner; the pids of the node services that were up."""
     from distributed import Client
 
-    from cluster.servers import StagingScheduler
+    from cluster.servers import StagingScheduler, dask_host
 
     settings.apply(layout.base)
     now = datetime.datetime.now(datetime.UTC)
@@ -117,7 +117,7 @@ async def run(layout: Layout, host: str, embedded: bool, owner: int | None, serv
     secured = settings.security(files)
     gateway = Gateway()
     async with (
-        StagingScheduler(host=host, port=0, protocol="tls", security=secured, dashboard=False) as scheduler,
+        StagingScheduler(host=dask_host(host), port=0, protocol="tls", security=secured, dashboard=False) as scheduler,
         Client(scheduler.address, asynchronous=True, security=secured) as client,
     ):
         head = Head(layout, Fleet(scheduler, client), gateway, Authority.ensure(layout.keys), host)

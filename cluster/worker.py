@@ -23,7 +23,7 @@ RELAY_BYTES = 1 << 16
 
 async def run(layout: Layout, name: str, address: str, root: str, service_pid: int, launcher: socket.socket) -> None:
     """Join the head's cluster and serve until the head goes away or SIGTERM comes."""
-    from cluster.servers import StagingWorker
+    from cluster.servers import StagingWorker, dask_host
 
     settings.apply(layout.base)
     files = pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
@@ -42,7 +42,7 @@ async def run(layout: Layout, name: str, address: str, root: str, service_pid: i
     worker = StagingWorker(
         head.scheduler,
         name=name,
-        host=address,
+        host=dask_host(address),
         nthreads=settings.WORKER_THREADS,
         memory_limit=0,
         resources={"stage": settings.STAGE_SLOTS},

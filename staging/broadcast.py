@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cluster.fleet import Node, Secret
@@ -19,7 +20,7 @@ from cluster.launch_request import LaunchRequest
 from staging import tasks
 from staging.mover.errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError, from_wire
 from staging.orders import Membership, SinkOrder, mover_environment
-from staging.plan.cost import choose
+from staging.plan.cost import DEFAULT_LINK, choose
 from staging.plan.tree import Shape
 from staging.steering import Steering
 
@@ -46,6 +47,8 @@ class Broadcast:
             into=str(request.get("into", "auto")),
             parents=bool(request.get("parents", False)),
             preserve=bool(request.get("preserve", True)),
+            checksum=bool(request.get("checksum", True)),
+            rate=int(request.get("rate", 0)),
         ).to_order()
         self._launch = LaunchRequest(
             (), mover_environment(self._order), "/", umask=int(request.get("umask", 0o022)), kind="mover"
@@ -128,7 +131,9 @@ class Broadcast:
     def _choose(self, count: int) -> Shape:
         if self._shape != "auto":
             return Shape.parse(self._shape)
-        return choose(max(count, 1), self._manifest["bytes"], block_size=self._manifest["block"])[0]
+        limit = float(self._order["rate"] or DEFAULT_LINK.rate)
+        link = replace(DEFAULT_LINK, rate=min(limit, DEFAULT_LINK.rate))
+        return choose(max(count, 1), self._manifest["bytes"], link, self._manifest["block"])[0]
 
     def _tell(self, event: dict[str, Any]) -> None:
         self._call.tell({"transfer": self._label, **event})
@@ -185,9 +190,10 @@ class Broadcast:
             error.partial = True
             raise
         _raise(event)
+        self._steering.completed(name)  # one that had everything already does not say so before
         if name not in self._failed:
             self._ok.append(name)
-            fields = ("bytes", "fetched", "reused", "seconds", "digest")
+            fields = ("bytes", "fetched", "reused", "skipped", "seconds", "digest")
             self._tell({"type": "node-done", "node": name, **{f: event[f] for f in fields}})
 
     async def _returned(self, node: Node, error: Unreachable) -> Node | None:
@@ -294,7 +300,8 @@ class Broadcast:
                 self._source_error = from_wire(line["error"])
                 await self._control({"op": "abort", "keep": isinstance(self._source_error, TemporaryError)})
             elif line.get("op") == "stop":
-                self._source_error = Interrupted("the command was interrupted")
+                why = from_wire(line["error"]) if "error" in line else Interrupted("the command was interrupted")
+                self._source_error = why
                 await self._control({"op": "abort", "keep": True})
             else:
                 raise UsageError(f"a broadcast does not know {line.get('op')!r}")

@@ -74,9 +74,9 @@ class Manifest(NamedTuple):
         return text if len(text) < PLAIN else zlib.compress(text, 1)
 
     def identity(self) -> bytes:
-        """Digest of names, kinds and sizes: what a partial replica must share to be worth resuming."""
+        """Digest of names, kinds and sizes: what a partial replica must share to be worth resuming, in any blocks."""
         shape = [[e.kind, e.path, e.size, e.extents] for e in self.entries]
-        return self.hasher().digest(json.dumps([self.block, self.contents, shape]).encode("ascii"))
+        return self.hasher().digest(json.dumps([self.contents, shape]).encode("ascii"))
 
 
 def decode(data: bytes) -> Manifest:
@@ -210,9 +210,14 @@ class Layout:
         return found
 
 
-def choose_block(total: int, nodes: int) -> int:
-    """Block size in bytes when nobody asked for one: small enough to fill a tree early, at most 1 MiB."""
+def choose_block(total: int, nodes: int, rate: int = 0) -> int:
+    """Block size in bytes when nobody asked for one: small enough to fill a tree early, at most 1 MiB.
+
+    Where a host may send `rate` bytes/s (0: any), at most a quarter of a second's, or peers would wait too long.
+    """
     block = 1 << 20
+    while rate and block > max(1 << 12, rate >> 2):
+        block >>= 1
     while block > 1 << 16 and total // block < 32 * max(nodes, 1):
         block >>= 1
     return block

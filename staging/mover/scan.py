@@ -7,7 +7,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from .errors import SourceChanged, SourceError, from_os_error
+from .errors import SourceChanged, SourceError, UsageError, from_os_error
 from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry
 
 PAGE = 4096
@@ -33,6 +33,8 @@ def scan(sources: list[str], contents: bool) -> Found:
     try:
         for source in sources:
             info = os.stat(source)
+            if not stat.S_ISDIR(info.st_mode) and not stat.S_ISREG(info.st_mode):
+                raise SourceError(f"{source} is {_kind(info.st_mode)}: it holds no data to copy", "name a file")
             if contents:
                 if not stat.S_ISDIR(info.st_mode):
                     raise SourceError(f"{source} is not a directory", "name it without the trailing slash")
@@ -45,7 +47,9 @@ def scan(sources: list[str], contents: bool) -> Found:
     names = [e.path for e in walk.entries if "/" not in e.path]
     if len(set(names)) < len(names):
         twice = sorted(n for n in names if names.count(n) > 1)[0]
-        raise SourceError(f"two sources are both named {twice}", "copy them one after the other")
+        same = len({os.path.realpath(path) for path, e in zip(walk.paths, walk.entries) if e.path == twice}) == 1
+        remedy = "name it once" if same else "copy them to different directories"
+        raise UsageError(f"two sources are both named {twice}", remedy)
     directory = bool(single) and bool(walk.entries) and walk.entries[0].kind == DIRECTORY
     return Found(walk.entries, walk.paths, walk.stamps, walk.skipped, directory)
 
@@ -63,6 +67,11 @@ def check(path: str, info: os.stat_result, stamp: tuple[int, int, int]) -> None:
     """Raise SourceChanged, naming the file, unless its status is still what the scan met."""
     if (info.st_ino, info.st_size, info.st_mtime_ns) != stamp:
         raise SourceChanged(f"{path} changed while it was read")
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return kinds.get(stat.S_IFMT(mode), "no file")
 
 
 class _Walk:

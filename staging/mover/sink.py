@@ -10,7 +10,8 @@ from collections import OrderedDict
 from contextlib import AbstractContextManager
 
 from .digests import Bytes
-from .errors import from_os_error
+from .earlier import Earlier
+from .errors import VerifyError, from_os_error
 from .files import DIR_FLAGS, OpenFiles
 from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest, Segment
 from .replica import Replica
@@ -32,7 +33,7 @@ class Sink(Replica):
         self._recent: OrderedDict[int, bytes] = OrderedDict()
         self._finished = bytearray()  # for each entry: whether it is a file with all of its bytes and metadata
         self.reused = 0  # bytes that were here before the transfer
-        self.unchanged = False  # every file is under its name already
+        self.skipped = 0  # those of them that nobody read, since size and time are the source's
 
     def describe(self, manifest: Manifest, encoded: bytes, stripes: int, present: bool) -> None:
         self._finished = bytearray(len(manifest.entries))
@@ -50,42 +51,59 @@ class Sink(Replica):
 
     # what is here already -------------------------------------------------------------------------------
 
-    def candidate(self) -> str:
-        """Where earlier bytes may be found: "area", "final" or "" for nowhere."""
-        files = [e for e in self.manifest.entries if e.kind == FILE and e.size]
-        if self.area.found and any(os.path.lexists(self._staged(e)) for e in files):
-            return "area"
-        if files and all(_size(self._final(e)) == e.size for e in files):
-            return "final"
-        return ""
+    def survey(self, quick: bool) -> bool:
+        """See what is here, and whether it is worth to `seed`; `quick` trusts files of the source's size and time."""
+        self.earlier = Earlier(self.manifest, self._staged, self._final, quick, self.area.found)
+        if quick and self.earlier.kept:
+            for block in range(self.layout.blocks):
+                if all(segment.entry in self.earlier.kept for segment in self.layout.segments(block)):
+                    self._have(block)
+                    self.skipped += self.layout.length(block)
+        return self.earlier.comparable
 
-    def seed(self, digests: list[bytes], where: str) -> None:
+    def seed(self, digests: list[bytes]) -> None:
         """Take over the blocks that are here already; `digests` are the source's, so nothing is trusted."""
-        names = self._staged if where == "area" else self._final
-        if where == "area":
+        if self.area.found:
             self._reopen()
-        good = []
+        good: list[int] = []
+        spoilt: set[int] = set()
         for block in range(self.layout.blocks):
             if self.over:
                 return
-            data = self._peek(block, names)
+            if block in self.map:
+                continue
+            data = self._peek(block)
+            segments = self.layout.segments(block)
             if data is not None and self.hash.digest(data) == digests[block]:
                 good.append(block)
-        # the blocks say nothing about what is in the holes
-        sparse = any(e.extents is not None for e in self.manifest.entries)
-        self.unchanged = where == "final" and len(good) == self.layout.blocks and not sparse
+            elif len(segments) == 1:
+                spoilt.add(segments[0].entry)
+        self.earlier.keep_all_but(spoilt)
         for block in good:
-            if where == "final" and not self.unchanged:
-                data = self._peek(block, names)
+            if any(self.earlier.is_elsewhere(segment.entry) for segment in self.layout.segments(block)):
+                data = self._peek(block)
                 if data is None or self.hash.digest(data) != digests[block]:
                     continue
                 self.write(block, data)
-            with self.changed:
-                self.map.add(block)
-                self.digests[block] = digests[block]
-                self.bytes_here += self.layout.length(block)
-                self.reused += self.layout.length(block)
-                self.changed.notify_all()
+            self._have(block, digests[block])
+
+    def _have(self, block: int, digest: bytes | None = None) -> None:
+        with self.changed:
+            self.map.add(block)
+            self.digests[block] = digest
+            self.bytes_here += self.layout.length(block)
+            self.reused += self.layout.length(block)
+            self.changed.notify_all()
+
+    def complete_digests(self, digests: list[bytes]) -> None:
+        """Take the source's word for the blocks that were skipped and nobody has read since."""
+        with self.changed:
+            self.digests = [own or told for own, told in zip(self.digests, digests)]
+
+    def kept_bytes(self) -> int:
+        """Data of the files that stay as they are, for which no room is needed."""
+        entries = self.manifest.entries
+        return sum(length for index in self.earlier.kept for _, length in entries[index].data())
 
     def _reopen(self) -> None:
         """A transfer that was killed while it gave files their modes may have left some that cannot be written."""
@@ -94,14 +112,13 @@ class Sink(Replica):
                 with contextlib.suppress(FileNotFoundError):
                     os.chmod(self._staged(entry), 0o600)
 
-    def _peek(self, block: int, name: object) -> bytearray | None:
+    def _peek(self, block: int) -> bytearray | None:
         buffer = bytearray(self.layout.length(block))
         view = memoryview(buffer)
         at = 0
         for entry, offset, length in self.layout.segments(block):
-            path = name(self.manifest.entries[entry])  # type: ignore[operator]
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd = os.open(self.earlier.path(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             except OSError:
                 return None
             try:
@@ -129,7 +146,7 @@ class Sink(Replica):
                 finally:
                     os.close(fd)
             else:
-                with self._files.use(entry) as fd:
+                with self.open_entry(entry) as fd:
                     os.preadv(fd, [view[at : at + length]], offset)
             at += length
         return buffer
@@ -138,7 +155,7 @@ class Sink(Replica):
         segments = self.layout.segments(block)
         if len(segments) > 1:
             self._write_packed(block, segments, data)
-        else:
+        elif not self._settled(segments[0].entry, segments[0].offset, data):
             self._patch(segments[0], memoryview(data))
 
     def _write_packed(self, block: int, segments: list[Segment], data: Bytes) -> None:
@@ -147,10 +164,12 @@ class Sink(Replica):
         at = 0
         with Maker(self.area.tree) as maker:
             for segment in segments:
-                index, _, length = segment
+                index, offset, length = segment
                 entry = entries[index]
                 piece = view[at : at + length]
                 at += length
+                if self._settled(index, offset, piece):
+                    continue
                 mode = self._mode(entry)
                 # one that nobody may read gets its mode at the end, since children read it before
                 if length != entry.size or entry.extents is not None or not mode & stat.S_IRUSR:
@@ -177,16 +196,26 @@ class Sink(Replica):
         except OSError as error:
             raise from_os_error(error, f"write {self._final(self.manifest.entries[index])}") from None
 
-    def open_entry(self, entry: int) -> AbstractContextManager[int]:
-        return self._files.use(entry)
+    def _settled(self, index: int, offset: int, piece: Bytes) -> bool:
+        try:
+            return self.earlier.settles(index, offset, piece)
+        except ValueError:
+            name = self._final(self.manifest.entries[index])
+            raise VerifyError(f"{name} has the source's size and time but other bytes", "give --checksum") from None
 
-    def _open(self, index: int) -> int:
-        entry = self.manifest.entries[index]
+    def open_entry(self, entry: int) -> AbstractContextManager[int]:
+        return self._files.use(~entry if entry in self.earlier.kept else entry)
+
+    def _open(self, key: int) -> int:
+        """`key`: the number of an entry, or its complement for a file that stays under its name."""
+        entry = self.manifest.entries[max(key, ~key)]
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
-        if not (self.unchanged or self._committing or self._finished[index]):
+        if key < 0:
+            return os.open(self._final(entry), flags | os.O_RDONLY)
+        if not (self._committing or self._finished[key]):
             return os.open(self._staged(entry), flags | os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            return os.open(self._final(entry) if self.unchanged else self._staged(entry), flags | os.O_RDONLY)
+            return os.open(self._staged(entry), flags | os.O_RDONLY)
         except FileNotFoundError:  # it has its name by now
             return os.open(self._final(entry), flags | os.O_RDONLY)
 
@@ -203,13 +232,13 @@ class Sink(Replica):
         self._committing = True
         try:
             with Maker(self.area.tree) as maker:
-                for entry, finished in zip(manifest.entries, self._finished):
-                    if not finished and not (self.unchanged and entry.kind == FILE and entry.size):
+                for index, entry in enumerate(manifest.entries):
+                    if not self._finished[index] and index not in self.earlier.kept:
                         self._finish(entry, maker)
             merged = self.area.place()
             self._placed = True
             self.area.release(keep=False)  # before the directory that holds it gets its time
-            if self.unchanged and self._preserve:
+            if self._preserve:
                 self._refresh()
             self._dress_directories(merged)
         except OSError as error:
@@ -233,8 +262,11 @@ class Sink(Replica):
                 os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
         elif entry.kind == HARDLINK:
             _replace(path)
-            staged = os.path.join(self.area.tree, entry.target)
-            os.link(staged if os.path.lexists(staged) else self.area.target.final(entry.target), path)
+            staged, final = os.path.join(self.area.tree, entry.target), self.area.target.final(entry.target)
+            if os.path.lexists(staged):
+                os.link(staged, path)
+            elif not _linked(final, self._final(entry)):
+                os.link(final, path)
 
     def _mode(self, entry: Entry) -> int:
         return entry.mode if self._preserve else entry.mode & 0o777 & ~self._umask
@@ -245,13 +277,20 @@ class Sink(Replica):
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def _refresh(self) -> None:
-        for entry in self.manifest.entries:
-            if entry.kind == FILE:
-                fd = os.open(self._final(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
+        """Modes and times of what stayed."""
+        for index in self.earlier.kept:
+            entry = self.manifest.entries[index]
+            if entry.kind == SYMLINK:
+                if os.lstat(self._final(entry)).st_mtime_ns != entry.mtime_ns:
+                    os.utime(self._final(entry), ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+                continue
+            fd = os.open(self._final(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                info = os.fstat(fd)
+                if (stat.S_IMODE(info.st_mode), info.st_mtime_ns) != (entry.mode, entry.mtime_ns):
                     self._dress(fd, entry)
-                finally:
-                    os.close(fd)
+            finally:
+                os.close(fd)
 
     def _dress_directories(self, merged: set[str]) -> None:
         # deepest first, since a directory's time changes when something in it does, and its mode may forbid it
@@ -276,12 +315,11 @@ class Sink(Replica):
         return kept
 
 
-def _size(path: str) -> int:
+def _linked(left: str, right: str) -> bool:
     try:
-        info = os.lstat(path)
-    except OSError:
-        return -1
-    return info.st_size if stat.S_ISREG(info.st_mode) else -1
+        return os.path.samestat(os.lstat(left), os.lstat(right))
+    except FileNotFoundError:
+        return False
 
 
 def _replace(path: str) -> None:

@@ -53,16 +53,20 @@ def locate(root: str, dest: str) -> str:
 
 
 def resolve(root: str, dest: str, into: str, summary: dict[str, Any]) -> Target:
-    """cp's and rsync's rules: an existing directory, a trailing slash or several sources mean "into it"."""
+    """rsync's rules, under which a copy that is made twice gives the same names twice.
+
+    The contents of a directory become those of `dest`. A directory, or one of several sources, goes into `dest`. So
+    does a file where `dest` has a directory's form ("d/", "d/.") or is a directory; else it gets the name `dest`.
+    """
     path = locate(root, dest)
     exists = os.path.isdir(path)
-    if os.path.lexists(path) and not exists and (summary["contents"] or into == "always" or dest.endswith("/")):
+    inside = into == "always" or summary["directory"] or len(summary["tops"]) > 1
+    inside = inside or os.path.basename(dest) in ("", ".", "..")
+    if os.path.lexists(path) and not exists and inside:
         raise UsageError(f"{path} is a file, a directory is needed", "remove it or name another destination")
-    if summary["contents"]:
-        return Target(path) if exists else Target(os.path.dirname(path), whole=os.path.basename(path))
-    if exists or into == "always" or dest.endswith("/") or len(summary["tops"]) > 1:
-        return Target(path)
-    return Target(os.path.dirname(path), rename=os.path.basename(path))
+    if summary["contents"] and not exists:
+        return Target(os.path.dirname(path), whole=os.path.basename(path))
+    return Target(path) if inside or exists else Target(os.path.dirname(path), rename=os.path.basename(path))
 
 
 def _area_id(target: Target, identity: str) -> str:
@@ -98,7 +102,8 @@ class Area:
             raise UsageError(f"{missing[-1]} is no directory", "remove it or name another destination")
         # rsync makes the last directory of a destination; more than that only where the caller wants it
         if len(missing) > (0 if self.target.rename or self.target.whole else 1) and not parents:
-            raise UsageError(f"{missing[0]} does not exist", "make it first")
+            slash = "" if self.target.rename else ", or end the destination with a slash to have it made"
+            raise UsageError(f"{missing[0]} does not exist", f"make it first{slash}")
         for path in reversed(missing):
             os.mkdir(path)
             self.made.append(path)

@@ -19,6 +19,7 @@ from staging.mover.connection import Peer
 from staging.mover.digests import HASHES, Bytes, content_digest
 from staging.mover.fetch import Feed, Fetcher
 from staging.mover.manifest import FILE, Entry, Manifest
+from staging.mover.pace import Pacer
 from staging.mover.replica import Replica
 from staging.mover.serve import Publisher
 from support.polling import until
@@ -214,10 +215,12 @@ class Held(Replica):
 class Member:
     """One member of a transfer: a replica in memory, published, and what fetches it."""
 
-    def __init__(self, name: str, replica: Held, host: str = "127.0.0.1", key: bytes = KEY) -> None:
+    def __init__(
+        self, name: str, replica: Held, host: str = "127.0.0.1", key: bytes = KEY, pacer: Pacer | None = None
+    ) -> None:
         self.replica = replica
         self.notes: list[str] = []
-        self.publisher = Publisher(replica, key, TRANSFER, host, HASH)
+        self.publisher = Publisher(replica, key, TRANSFER, host, HASH, pacer)
         self.fetcher = Fetcher(replica, key, TRANSFER, HASH, self.notes.append)
         self.peer = Peer(name, *self.publisher.endpoint)
 

@@ -257,10 +257,11 @@ def test_tops_and_files() -> None:
 
 @settings(max_examples=50)
 @given(manifests())
-def test_identity_is_blind_to_modes_and_times_only(manifest: Manifest) -> None:
+def test_identity_is_blind_to_modes_times_and_blocks_only(manifest: Manifest) -> None:
     other = manifest._replace(entries=tuple(e._replace(mode=0o600, mtime_ns=1) for e in manifest.entries))
     assert other.identity() == manifest.identity()
-    assert manifest._replace(block=manifest.block + 1).identity() != manifest.identity()
+    assert manifest._replace(block=manifest.block + 1).identity() == manifest.identity()
+    assert manifest._replace(contents=not manifest.contents).identity() != manifest.identity()
     if manifest.entries:
         first, *rest = manifest.entries
         assert manifest._replace(entries=(first._replace(size=first.size + 1), *rest)).identity() != manifest.identity()
@@ -275,6 +276,13 @@ def test_chosen_block_is_a_power_of_two_between_64_kib_and_1_mib(total: int, nod
     assert 1 << 16 <= block <= 1 << 20
     assert block & (block - 1) == 0
     assert block == 1 << 16 or total // block >= 32 * max(nodes, 1)
+
+
+@given(st.integers(0, 1 << 45), st.integers(0, 5000), st.integers(1, 1 << 40))
+def test_under_a_limit_a_chosen_block_takes_a_quarter_of_a_second(total: int, nodes: int, rate: int) -> None:
+    block = choose_block(total, nodes, rate)
+    assert block & (block - 1) == 0
+    assert 1 << 12 <= block <= max(1 << 12, min(rate >> 2, choose_block(total, nodes)))
 
 
 # the byte space -----------------------------------------------------------------------------------------

@@ -51,23 +51,29 @@ def test_locate(root: str, dest: str, path: str) -> None:
     assert locate(root, dest) == path
 
 
-ONE: dict[str, Any] = {"tops": ["top"], "contents": False}
-TWO: dict[str, Any] = {"tops": ["a", "b"], "contents": False}
-INSIDE: dict[str, Any] = {"tops": ["a", "b"], "contents": True}
+ONE: dict[str, Any] = {"tops": ["top"], "contents": False, "directory": False}
+TREE: dict[str, Any] = {"tops": ["top"], "contents": False, "directory": True}
+TWO: dict[str, Any] = {"tops": ["a", "b"], "contents": False, "directory": False}
+INSIDE: dict[str, Any] = {"tops": ["a", "b"], "contents": True, "directory": True}
 
 
 @pytest.mark.parametrize(
     ("summary", "dest", "into", "expected"),
     [
-        # cp and rsync: into an existing directory, else under the new name
+        # a file: into an existing directory, else under the new name
         (ONE, "dir", "auto", Target("{}/dir")),
         (ONE, "dir/", "auto", Target("{}/dir")),
         (ONE, "link", "auto", Target("{}/link")),
         (ONE, "new", "auto", Target("{}", rename="new")),
         (ONE, "new/", "auto", Target("{}/new")),
+        (ONE, "new/.", "auto", Target("{}/new")),
         (ONE, "new", "always", Target("{}/new")),
         (ONE, "file", "auto", Target("{}", rename="file")),
         (ONE, "broken", "auto", Target("{}", rename="broken")),
+        # a directory: always into it, so that the second copy lands where the first did
+        (TREE, "dir", "auto", Target("{}/dir")),
+        (TREE, "new", "auto", Target("{}/new")),
+        (TREE, "new/", "auto", Target("{}/new")),
         # several sources need a directory
         (TWO, "dir", "auto", Target("{}/dir")),
         (TWO, "new", "auto", Target("{}/new")),
@@ -87,7 +93,14 @@ def test_resolve(tmp_path: Path, summary: dict[str, Any], dest: str, into: str, 
 
 
 @pytest.mark.parametrize(
-    ("summary", "dest", "into"), [(INSIDE, "file", "auto"), (ONE, "file", "always"), (ONE, "file/", "auto")]
+    ("summary", "dest", "into"),
+    [
+        (INSIDE, "file", "auto"),
+        (ONE, "file", "always"),
+        (ONE, "file/", "auto"),
+        (TREE, "file", "auto"),
+        (TWO, "file", "auto"),
+    ],
 )
 def test_resolve_of_a_file_where_a_directory_is_needed(
     tmp_path: Path, summary: dict[str, Any], dest: str, into: str
@@ -188,7 +201,8 @@ def test_missing_parents(tmp_path: Path, target: Target, parents: bool, fine: bo
         assert os.path.isdir(area.tree)
         area.release(keep=False)
     else:
-        with pytest.raises(UsageError, match="does not exist; make it first"):
+        remedy = "make it first$" if target.rename else "make it first, or end the destination with a slash"
+        with pytest.raises(UsageError, match=f"does not exist; {remedy}"):
             Area(target, ID, parents)
     assert os.listdir(tmp_path) == []  # what was made for nothing is gone
 
