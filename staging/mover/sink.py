@@ -12,8 +12,9 @@ from contextlib import AbstractContextManager
 from .digests import Bytes
 from .earlier import Earlier
 from .errors import VerifyError, from_os_error
-from .files import DIR_FLAGS, OpenFiles
-from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest, Segment
+from .files import OpenFiles
+from .manifest import DIRECTORY, FILE, Entry, Manifest, Segment
+from .metadata import Metadata
 from .replica import Replica
 from .staged import Maker
 from .target import Area, sweep
@@ -25,8 +26,7 @@ class Sink(Replica):
     def __init__(self, area: Area, preserve: bool, umask: int) -> None:
         super().__init__()
         self.area = area
-        self._preserve = preserve
-        self._umask = umask
+        self._metadata = Metadata(area, preserve, umask)
         self._committing = False
         self._placed = False
         self._files = OpenFiles(self._open)
@@ -159,7 +159,7 @@ class Sink(Replica):
             self._patch(segments[0], memoryview(data))
 
     def _write_packed(self, block: int, segments: list[Segment], data: Bytes) -> None:
-        entries, finished, preserve = self.manifest.entries, self._finished, self._preserve
+        entries, finished, metadata = self.manifest.entries, self._finished, self._metadata
         view = memoryview(data)
         at = 0
         with Maker(self.area.tree) as maker:
@@ -170,13 +170,13 @@ class Sink(Replica):
                 at += length
                 if self._settled(index, offset, piece):
                     continue
-                mode = self._mode(entry)
+                mode = metadata.mode(entry)
                 # one that nobody may read gets its mode at the end, since children read it before
                 if length != entry.size or entry.extents is not None or not mode & stat.S_IRUSR:
                     self._patch(segment, piece)
                     continue
                 try:
-                    maker.make(entry.path, piece, mode, entry.mtime_ns if preserve else None)
+                    maker.make(entry.path, piece, mode, metadata.mtime_ns(entry))
                 except OSError as error:
                     raise from_os_error(error, f"write {self._final(entry)}") from None
                 finished[index] = 1
@@ -234,78 +234,14 @@ class Sink(Replica):
             with Maker(self.area.tree) as maker:
                 for index, entry in enumerate(manifest.entries):
                     if not self._finished[index] and index not in self.earlier.kept:
-                        self._finish(entry, maker)
+                        self._metadata.finish(entry, maker)
             merged = self.area.place()
             self._placed = True
             self.area.release(keep=False)  # before the directory that holds it gets its time
-            if self._preserve:
-                self._refresh()
-            self._dress_directories(merged)
+            self._metadata.refresh(manifest.entries[index] for index in self.earlier.kept)
+            self._metadata.dress_directories(manifest.entries, merged)
         except OSError as error:
             raise from_os_error(error, f"finish {self.area.target.parent}") from None
-
-    def _finish(self, entry: Entry, maker: Maker) -> None:
-        path = self._staged(entry)
-        if entry.kind == FILE and not entry.size:
-            maker.make(entry.path, b"", self._mode(entry), entry.mtime_ns if self._preserve else None)
-        elif entry.kind == FILE:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                os.ftruncate(fd, entry.size)
-                self._dress(fd, entry)
-            finally:
-                os.close(fd)
-        elif entry.kind == SYMLINK:
-            _replace(path)
-            os.symlink(entry.target, path)
-            if self._preserve:
-                os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
-        elif entry.kind == HARDLINK:
-            _replace(path)
-            staged, final = os.path.join(self.area.tree, entry.target), self.area.target.final(entry.target)
-            if os.path.lexists(staged):
-                os.link(staged, path)
-            elif not _linked(final, self._final(entry)):
-                os.link(final, path)
-
-    def _mode(self, entry: Entry) -> int:
-        return entry.mode if self._preserve else entry.mode & 0o777 & ~self._umask
-
-    def _dress(self, fd: int, entry: Entry) -> None:
-        os.fchmod(fd, self._mode(entry))
-        if self._preserve:
-            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-
-    def _refresh(self) -> None:
-        """Modes and times of what stayed."""
-        for index in self.earlier.kept:
-            entry = self.manifest.entries[index]
-            if entry.kind == SYMLINK:
-                if os.lstat(self._final(entry)).st_mtime_ns != entry.mtime_ns:
-                    os.utime(self._final(entry), ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
-                continue
-            fd = os.open(self._final(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                info = os.fstat(fd)
-                if (stat.S_IMODE(info.st_mode), info.st_mtime_ns) != (entry.mode, entry.mtime_ns):
-                    self._dress(fd, entry)
-            finally:
-                os.close(fd)
-
-    def _dress_directories(self, merged: set[str]) -> None:
-        # deepest first, since a directory's time changes when something in it does, and its mode may forbid it
-        for entry in reversed(self.manifest.entries):
-            if entry.kind != DIRECTORY:
-                continue
-            path = self._final(entry)
-            there_before = path in merged or (entry.path == "." and not self.area.target.whole)
-            if there_before and not self._preserve:
-                continue
-            fd = os.open(path, DIR_FLAGS if entry.path != "." else DIR_FLAGS & ~os.O_NOFOLLOW)
-            try:
-                self._dress(fd, entry)
-            finally:
-                os.close(fd)
 
     def release(self, keep: bool) -> bool:
         """Close everything; True when a partial replica was kept for resuming."""
@@ -313,17 +249,3 @@ class Sink(Replica):
         kept = self.area.release(keep and not self._placed)
         sweep(self.area.target.parent, time.time())
         return kept
-
-
-def _linked(left: str, right: str) -> bool:
-    try:
-        return os.path.samestat(os.lstat(left), os.lstat(right))
-    except FileNotFoundError:
-        return False
-
-
-def _replace(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
