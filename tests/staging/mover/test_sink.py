@@ -425,6 +425,25 @@ def test_resume_in_other_blocks(tmp_path: Path, block: int) -> None:
     assert sorted(os.listdir(tmp_path)) == ["copy", "f"]
 
 
+def test_small_files_that_cannot_be_written_resume_too() -> None:
+    with unprivileged() as top:
+        (top / "tree").mkdir()
+        for number in range(12):
+            (top / "tree" / f"f{number:02}").write_bytes(bytes([number]) * 1500)
+            (top / "tree" / f"f{number:02}").chmod(0o400)
+        first = Copy([top / "tree"], f"{top}/copy")
+        first.fetch(3)
+        rotten = Path(first.area.tree, "tree", "f05")
+        assert stat.S_IMODE(rotten.stat().st_mode) == 0o400
+        rotten.chmod(0o600)
+        rotten.write_bytes(b"rot" * 500)
+        rotten.chmod(0o400)
+        assert first.close(keep=True)
+        second = Copy([top / "tree"], f"{top}/copy").all()
+        assert 1 < second.came < second.sink.layout.blocks
+        assert listing(top / "copy") == listing(top / "tree")
+
+
 def test_a_spoilt_partial_replica_is_not_trusted(tree: Path, tmp_path: Path) -> None:
     first = Copy([tree], f"{tmp_path}/copy")
     first.fetch()
