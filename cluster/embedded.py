@@ -6,41 +6,38 @@ Node nK has the address 127.0.0.(K+1) and a file tree of its own; only the way o
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
-import select
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 
-from cluster import door, pki
-from cluster.credentials import Authority
+from cluster import door
 from cluster.keyfiles import locked
 from cluster.layout import Layout, personal
-from cluster.nodes import resolve_count
-from staging.mover.errors import StageError, TemporaryError, Unreachable, UsageError
+from cluster.nodes import fold, resolve_count
+from cluster.startup import (
+    START_SECONDS,
+    STOP_SECONDS,
+    NodeSpec,
+    StartedHead,
+    prepare,
+    running,
+    spawn,
+    start_head,
+    wait_gone,
+)
+from staging.mover.errors import PartialError, TemporaryError, Unreachable, UsageError
 
-START_SECONDS = 60
+HOST = "127.0.0.1"
+KIND = "local"
 POLL_SECONDS = 0.5
-STOP_SECONDS = 15
 MAX_NODES = 250
 
 
 def address_of(name: str) -> str:
     """The loopback address of an embedded node."""
     return f"127.0.0.{int(name[1:]) + 1}"
-
-
-def running(layout: Layout) -> bool:
-    """Whether a head answers there."""
-    try:
-        door.ask(layout, {"op": "status"}, timeout=5)
-    except StageError:
-        return False
-    return True
 
 
 def start(layout: Layout, count: int, services: Sequence[str], owned: bool = False) -> int | None:
@@ -59,17 +56,17 @@ def start(layout: Layout, count: int, services: Sequence[str], owned: bool = Fal
 def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: bool) -> int | None:
     names = list(resolve_count(count))
     present: set[str] = set()
-    owner = None
+    head: StartedHead | None = None
     started: dict[str, subprocess.Popen[bytes]] = {}
     if running(layout):
+        if layout.read_head().kind != KIND:
+            raise UsageError(f"the cluster in {layout.base} is not one of this machine", "name another with --cluster")
         nodes = door.ask(layout, {"op": "status"})["nodes"]
         present = {n["name"] for n in nodes if n["state"] == "up"}
     else:
-        layout.head_file.unlink(missing_ok=True)
-        layout.head_socket.unlink(missing_ok=True)
-        pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
-        Authority.ensure(layout.keys)
-        started["head"], owner = _start_head(layout, services, owned)
+        prepare(layout)
+        head = start_head(layout, HOST, KIND, services)
+        started["head"] = head.process
     for name in names:
         if name not in present:
             started[name] = _start_node(layout, name)
@@ -80,26 +77,16 @@ def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: b
             process.terminate()
         for process in started.values():
             wait_gone(process.pid, STOP_SECONDS)
-        if owner is not None:
-            os.close(owner)
+        if head is not None:
+            os.close(head.owner)  # after its end by SIGTERM, which leaves the logs
         raise
     finally:
         for process in started.values():
             process.returncode = process.returncode or 0  # they are meant to outlive this command
-    return owner
-
-
-def _start_head(layout: Layout, services: Sequence[str], owned: bool) -> tuple[subprocess.Popen[bytes], int | None]:
-    arguments = ["--dir", str(layout.base), "--embedded"]
-    for service in services:
-        arguments += ["--service", service]
-    if not owned:
-        return _spawn(layout, "head", "cluster.head", arguments), None
-    read, write = os.pipe()
-    try:
-        return _spawn(layout, "head", "cluster.head", [*arguments, "--owner", str(read)], keep=[read]), write
-    finally:
-        os.close(read)
+    if head is None or owned:
+        return head.owner if head else None
+    head.release()
+    return None
 
 
 def _start_node(layout: Layout, name: str) -> subprocess.Popen[bytes]:
@@ -107,23 +94,8 @@ def _start_node(layout: Layout, name: str) -> subprocess.Popen[bytes]:
     (root / "scratch").mkdir(parents=True, exist_ok=True)
     (root / "tmp").mkdir(exist_ok=True)
     layout.node(name).chmod(0o700)
-    arguments = ["--dir", str(layout.base), "--name", name, "--address", address_of(name), "--root", str(root)]
-    return _spawn(layout, name, "cluster.node", arguments)
-
-
-def _spawn(
-    layout: Layout, log: str, module: str, arguments: list[str], keep: Sequence[int] = ()
-) -> subprocess.Popen[bytes]:
-    with open(layout.logs / f"{log}.log", "ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=list(keep),
-            start_new_session=True,
-            cwd="/",
-        )
+    spec = NodeSpec(name, address_of(name), str(root))
+    return spawn(layout, name, "cluster.node", spec.arguments(layout.base))
 
 
 def _wait_up(layout: Layout, count: int, started: dict[str, subprocess.Popen[bytes]]) -> None:
@@ -145,10 +117,12 @@ def _wait_up(layout: Layout, count: int, started: dict[str, subprocess.Popen[byt
 def stop(layout: Layout, keep: bool = False) -> None:
     """End the cluster and, unless `keep`, remove its directory; waits until every process is gone."""
     head = layout.read_head()
-    if not head.embedded:
+    if not head.kind:
         raise UsageError(f"the cluster in {layout.base} was not started by `stage up`", "stop its services")
+    left: list[str] = []
     try:
         answer = door.ask(layout, {"op": "down"})
+        left = answer["left"]
         pids = [answer["pid"], *answer["services"]]
     except Unreachable:
         pids = [head.pid] if _is_head(head.pid, layout) else []
@@ -156,6 +130,10 @@ def stop(layout: Layout, keep: bool = False) -> None:
         wait_gone(pid, STOP_SECONDS)
     if not keep:
         remove(layout)
+    if left:
+        raise PartialError(
+            f"the head has ended, but not all was heard of the end of {fold(left)}", "look at what runs there"
+        )
 
 
 def _is_head(pid: int, layout: Layout) -> bool:
@@ -179,18 +157,3 @@ def remove(layout: Layout) -> None:
     if layout.base.parent == personal():
         with contextlib.suppress(OSError):  # other clusters of this user are in it
             personal().rmdir()
-
-
-def wait_gone(pid: int, seconds: float) -> None:
-    """Wait for a process that is perhaps not our child; kill it when it takes too long."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        if not select.select([handle], [], [], seconds)[0]:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)  # where it is this process's own child
-    finally:
-        os.close(handle)

@@ -18,8 +18,3 @@ class StagingScheduler(_NoHttp, Scheduler):
 
 class StagingWorker(_NoHttp, Worker):
     pass
-
-
-def dask_host(address: str) -> str:
-    """A host as Dask wants it: an IPv6 address in brackets."""
-    return f"[{address}]" if ":" in address else address

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.layout import Layout
@@ -16,7 +16,9 @@ from cluster.line import Line
 from cluster.run import umask
 from staging.local_mover import LocalMover
 from staging.mover.errors import Interrupted, LimitError, StageError
+from staging.mover.manifest import paced_block
 from staging.orders import Membership, SinkOrder, SourceOrder, feeds_order
+from staging.planning import decide, host_name, link_of
 
 STOP_SECONDS = 1.5  # what ^C allows the nodes for saying what is left of their replicas
 ALIVE_SECONDS = 10.0
@@ -38,7 +40,8 @@ class Push:
 
     `shape`: "auto" or as `Shape.parse` takes it. `block` in bytes, 0: by the size. `checksum`: files that are there are
     compared by their bytes; else, with `preserve`, those of the source's size and time are left alone. `rate`: what one
-    host may send, bytes/s. `timeout`: seconds for all of it. Both 0 for no limit.
+    host may send, bytes/s. `timeout`: seconds for all of it. Both 0 for no limit. `topology`: the text of a topology
+    file. `link`: what a node's link carries, in bytes/s, 0 for the default.
     """
 
     label: str
@@ -55,6 +58,8 @@ class Push:
     checksum: bool = True
     rate: int = 0
     timeout: float = 0
+    topology: str = ""
+    link: float = 0
     direction: str = "copy"
 
 
@@ -77,6 +82,11 @@ async def push(place: Place, order: Push, tell: Tell) -> None:
 
     Raises for a source that cannot be read at all, and LimitError where the time is over before anything has begun.
     """
+    link = link_of(place.host, order.link)
+    shape, block = decide(order.sources, order.nodes, order.shape, order.block, link, order.topology)
+    if order.rate and not order.block:
+        block = min(block, paced_block(order.rate))
+    order = replace(order, shape=shape, block=block)
     member = Membership()
     limit = asyncio.get_running_loop().time() + order.timeout if order.timeout else None
     late = LimitError(f"not done within the {order.timeout:g} s of the time limit", "allow more, or see what is slow")
@@ -162,6 +172,9 @@ def _broadcast(order: Push, member: Membership, opened: dict[str, Any]) -> dict[
         "shape": order.shape,
         "checksum": order.checksum,
         "rate": order.rate,
+        "topology": order.topology,
+        "link": order.link,
+        "host": host_name(),
     }
 
 

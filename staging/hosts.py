@@ -17,6 +17,9 @@ _REMOTE = re.compile(r"([^/:]+):(/.*)")  # scp's way to name a place
 
 def split_hosts(words: Sequence[str], known: Known) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Tell `SRC... DEST` from the `HOST...` that follow: hosts are the longest run of node names at the end."""
+    remote = _REMOTE.fullmatch(words[-1]) if len(words) == 2 else None
+    if remote:
+        raise UsageError("a host follows its path", f"write pcp {words[0]} {remote[2]} {remote[1]}")
     _enough(words, 3)
     hosts: list[str] = []
     rest = list(words)
@@ -104,6 +107,8 @@ def _check_dest(words: Sequence[str], known: Known) -> None:
     dest = words[-1]
     if dest.startswith("/"):
         return
+    if dest in known:
+        raise UsageError(f"no destination stands before the host {dest}", f"write pcp SRC... /scratch/ {dest}")
     remote = _REMOTE.fullmatch(dest)
     if remote:
         raise UsageError(f"{dest!r} names a host and a path at once", f"write {remote[2]}, and {remote[1]} as the host")

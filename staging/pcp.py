@@ -15,6 +15,7 @@ from staging.hosts import Known, choose_hosts, read_host_file
 from staging.mover.errors import UsageError
 from staging.mover.wire import MAX_BLOCK
 from staging.options import json_option, progress_option
+from staging.planning import Preview, link_of, parse_link, plan_options, read_topology
 from staging.sources import check_sources
 from staging.units import human_bytes, human_seconds, parse_rate, parse_size, printable
 
@@ -71,7 +72,9 @@ def _amounts(event: dict[str, Any]) -> str:
 @click.option("-r", "--recursive", is_flag=True, help="Copy directories with all that is in them.")
 @click.option("-p", "--preserve", is_flag=True, help="Keep modes and times; skip files whose size and time are equal.")
 @click.option("--checksum", is_flag=True, help="With -p: look at the bytes of files of equal size and time too.")
-@click.option("-f", "--fanout", default="auto", metavar="SHAPE", help="Children a node: 1 (chain), 2, ... or double.")
+@click.option(
+    "-f", "--fanout", default="auto", metavar="SHAPE", help="Children a node: 1 (chain), 2, ...; double or trees:4."
+)
 @click.option(
     "-b", "--block", "--frag-size", default="0", metavar="SIZE", help="Block size, as 256K. Default: by size."
 )
@@ -81,6 +84,7 @@ def _amounts(event: dict[str, Any]) -> str:
 @click.option("-q", "--quiet", is_flag=True, help="Print only failures, show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Say for each host what was received, and what was there.")
 @click.option("--cluster", "cluster_dir", metavar="DIR", help="The cluster's directory. Default: $STAGE_CLUSTER.")
+@plan_options
 @progress_option
 @json_option
 @click.version_option(None, "-V", "--version", package_name="longshore", prog_name="pcp")
@@ -100,6 +104,9 @@ def command(
     quiet: bool,
     verbose: bool,
     cluster_dir: str | None,
+    plan_only: bool,
+    topology: str | None,
+    link: str | None,
     progress: str,
     as_json: bool,
 ) -> int:
@@ -128,7 +135,14 @@ def command(
         block=block_size,
         rate=rate,
         timeout=seconds,
+        topology=read_topology(topology),
+        link=min(parse_link(link) or rate, rate) if rate else parse_link(link),
     )
+    if plan_only:
+        links = link_of(known[nodes[0]], order.link)
+        plan = Preview.of(sources, order.contents, nodes, fanout, block_size, links, order.topology)
+        click.echo(plan.show(as_json))
+        return 0
 
     async def work() -> int:
         from cluster.line import ask

@@ -213,12 +213,18 @@ class Layout:
 def choose_block(total: int, nodes: int, rate: int = 0) -> int:
     """Block size in bytes when nobody asked for one: small enough to fill a tree early, at most 1 MiB.
 
-    Where a host may send `rate` bytes/s (0: any), at most a quarter of a second's, or peers would wait too long.
+    `rate`: what a host may send, in bytes/s, 0 for any.
     """
-    block = 1 << 20
-    while rate and block > max(1 << 12, rate >> 2):
-        block >>= 1
+    block = paced_block(rate) if rate else 1 << 20
     while block > 1 << 16 and total // block < 32 * max(nodes, 1):
+        block >>= 1
+    return block
+
+
+def paced_block(rate: int) -> int:
+    """The largest block in bytes where a host may send `rate` bytes/s: what takes longer keeps peers waiting too long."""
+    block = 1 << 20
+    while block > max(1 << 12, rate >> 2):
         block >>= 1
     return block
 

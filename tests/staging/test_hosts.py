@@ -125,6 +125,8 @@ def test_w_names_the_node_that_is_not_there(word: str) -> None:
         (["f", "g", "n1", "n2", "/d"], [], "hosts stand last: pcp f g /d n1 n2"),
         (["f", "g", "/d"], [], "hosts stand last: pcp f g /d n1"),
         (["f", "g", "n1:/d"], [], "write pcp f g /d n1"),
+        (["f", "n1:/d"], [], "a host follows its path; write pcp f /d n1"),
+        (["f", "n1", "n2"], [], "no destination stands before the host n1; write pcp SRC... /scratch/ n1"),
         (["f", "n1:/d"], ["n1"], "write /d, and n1 as the host"),
         (["f", "d/e", "n1"], [], "is no absolute path; write /scratch/d/e or the like"),
         (["f", "~/e", "n1"], [], "is no absolute path; write /scratch/e or the like"),
