@@ -6,13 +6,16 @@ stack, so nothing here calls itself.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from .errors import RefusedError, StageError
 from .files import DIR_FLAGS
+
+_Waiting = tuple[str, str, Optional[Mapping[str, str]]]  # two directories as below, names; None: all that is there
 
 
 class _Moves(NamedTuple):
@@ -30,10 +33,31 @@ def place(staged: int, parent: int, names: Mapping[str, str], shown: str) -> set
     were there before. Raises StageError where a directory is in the way of a file or the other way round.
     """
     merged: set[str] = set()
-    plan: list[_Moves] = []
-    waiting: list[tuple[str, str, Mapping[str, str] | None]] = [("", "", names)]
+    waiting: list[_Waiting] = [("", "", names)]
     while waiting:
-        inner_path, outer_path, children = waiting.pop()  # None: all that is there
+        plan = _plan(staged, parent, waiting, shown, merged)
+        waiting = []
+        for moves in plan:
+            inner, outer = _open(staged, moves.inner), -1
+            try:
+                outer = _open(parent, moves.outer)
+                for name, final in moves.names:
+                    try:
+                        os.rename(name, final, src_dir_fd=inner, dst_dir_fd=outer)
+                    except OSError as error:
+                        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                            raise
+                        waiting.append((moves.inner, moves.outer, {name: final}))  # another transfer has just made it
+            finally:
+                _close(inner, outer)
+    return merged
+
+
+def _plan(staged: int, parent: int, waiting: list[_Waiting], shown: str, merged: set[str]) -> list[_Moves]:
+    """Check all that is waiting and what is below it; what is to be renamed. Adds to `merged`."""
+    plan = []
+    while waiting:
+        inner_path, outer_path, children = waiting.pop()
         inner, outer = _open(staged, inner_path), -1
         try:
             outer = _open(parent, outer_path)
@@ -54,15 +78,7 @@ def place(staged: int, parent: int, names: Mapping[str, str], shown: str) -> set
                 plan.append(moves)
         finally:
             _close(inner, outer)
-    for moves in plan:
-        inner, outer = _open(staged, moves.inner), -1
-        try:
-            outer = _open(parent, moves.outer)
-            for name, final in moves.names:
-                os.rename(name, final, src_dir_fd=inner, dst_dir_fd=outer)
-        finally:
-            _close(inner, outer)
-    return merged
+    return plan
 
 
 def _is_merged(inner: int, name: str, outer: int, final: str, shown: str) -> bool:

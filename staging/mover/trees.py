@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 
 def below(top: str) -> Iterator[os.DirEntry[str]]:
-    """All that is below `top`, a directory always before what is in it; links are not followed."""
+    """All below `top`, a directory before what is in it. Links are not followed, what cannot be read is left out."""
     waiting = [top]
     while waiting:
-        with os.scandir(waiting.pop()) as found:
+        children = []
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as found:
             children = list(found)
         for child in children:
             if child.is_dir(follow_symlinks=False):
@@ -28,11 +29,11 @@ def bytes_held(top: str) -> int:
 def remove_tree(top: str) -> None:
     """Remove `top` and all that is in it, as far as that is possible."""
     directories = [top]
-    with contextlib.suppress(OSError):
-        for child in below(top):
-            if child.is_dir(follow_symlinks=False):
-                directories.append(child.path)
-            else:
+    for child in below(top):
+        if child.is_dir(follow_symlinks=False):
+            directories.append(child.path)
+        else:
+            with contextlib.suppress(OSError):
                 os.unlink(child.path)
     for path in reversed(directories):
         with contextlib.suppress(OSError):

@@ -58,6 +58,25 @@ def test_a_conflict_far_below_leaves_everything_untouched(tops: tuple[Path, Path
     assert (staged / "a").exists()
 
 
+def test_a_directory_that_another_transfer_makes_meanwhile_is_merged(
+    tops: tuple[Path, Path, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged, parent, inner, outer = tops
+    (staged / "d" / "e").mkdir(parents=True)
+    (staged / "d" / "e" / "f").write_text("ours")
+    rename = os.rename
+
+    def late(name: str, final: str, **fds: int) -> None:
+        if final == "d":
+            (parent / "d" / "e").mkdir(parents=True)
+            (parent / "d" / "e" / "g").write_text("theirs")
+        rename(name, final, **fds)
+
+    monkeypatch.setattr(os, "rename", late)
+    assert place(inner, outer, {"d": "d"}, str(parent)) == {str(parent / "d"), str(parent / "d" / "e")}
+    assert [(parent / "d" / "e" / name).read_text() for name in ("f", "g")] == ["ours", "theirs"]
+
+
 def test_nothing_to_place(tops: tuple[Path, Path, int, int]) -> None:
     staged, parent, inner, outer = tops
     (staged / "not meant").touch()
