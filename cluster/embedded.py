@@ -61,7 +61,7 @@ def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: b
     if running(layout):
         if layout.read_head().kind != KIND:
             raise UsageError(f"the cluster in {layout.base} is not one of this machine", "name another with --cluster")
-        nodes = door.ask(layout, {"op": "status"})["nodes"]
+        nodes = door.ask(layout, {"op": "status", "probe": True})["nodes"]
         present = {n["name"] for n in nodes if n["state"] == "up"}
     else:
         prepare(layout)

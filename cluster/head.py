@@ -95,6 +95,8 @@ class Head:
 
     async def _status(self, call: Call) -> dict[str, Any]:
         wanted = int(call.request.get("wait", 0))
+        if call.request.get("probe"):
+            await self.fleet.probe()
         try:
             async with asyncio.timeout(float(call.request.get("seconds", 0)) or None):
                 async with self.fleet.changed:

@@ -116,7 +116,7 @@ class _Start:
     def _missing(self, hosts: Sequence[Host]) -> list[Host]:
         if self._layout.read_head().kind != KIND:
             raise UsageError(f"the cluster in {self._layout.base} is not one of hosts", "name another with --cluster")
-        nodes = door.ask(self._layout, {"op": "status"})["nodes"]
+        nodes = door.ask(self._layout, {"op": "status", "probe": True})["nodes"]
         present = {node["name"] for node in nodes if node["state"] == "up"}
         self._outcome.up += [host.name for host in hosts if host.name in present]
         return [host for host in hosts if host.name not in present]

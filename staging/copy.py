@@ -21,6 +21,7 @@ from staging.orders import Membership, SinkOrder, SourceOrder, feeds_order
 from staging.planning import decide, host_name, link_of
 
 STOP_SECONDS = 1.5  # what ^C allows the nodes for saying what is left of their replicas
+LATE_SECONDS = 5.0  # what the end of the time does
 ALIVE_SECONDS = 10.0
 
 Tell = Callable[[dict[str, Any]], None]
@@ -107,21 +108,21 @@ async def push(place: Place, order: Push, tell: Tell) -> None:
             async with asyncio.timeout_at(limit):
                 await _relay(line, mover, story.tell)
         except TimeoutError:
-            await _stop(line, mover, story, {"op": "stop", "error": late.to_wire()})
+            await _stop(line, mover, story, {"op": "stop", "error": late.to_wire()}, LATE_SECONDS)
             story.fail_the_rest(late)
         except asyncio.CancelledError:
-            await _stop(line, mover, story, {"op": "stop"})
+            await _stop(line, mover, story, {"op": "stop"}, STOP_SECONDS)
             raise
     finally:
         await _hang_up(following, line)
         await mover.end({"op": "finish"})
 
 
-async def _stop(line: Line, mover: LocalMover, story: _Story, order: dict[str, Any]) -> None:
-    """Have the broadcast end, and wait a little for word of what is left of it."""
+async def _stop(line: Line, mover: LocalMover, story: _Story, order: dict[str, Any], seconds: float) -> None:
+    """Have the broadcast end, and wait so long for word of what is left of it."""
     line.say(order)
     with contextlib.suppress(TimeoutError, StageError):
-        async with asyncio.timeout(STOP_SECONDS):
+        async with asyncio.timeout(seconds):
             await _relay(line, mover, story.tell)
 
 

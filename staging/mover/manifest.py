@@ -222,7 +222,7 @@ def choose_block(total: int, nodes: int, rate: int = 0) -> int:
 
 
 def paced_block(rate: int) -> int:
-    """The largest block in bytes where a host may send `rate` bytes/s: a longer one keeps peers waiting too long."""
+    """The largest block in bytes where a host may send `rate` bytes/s, so that no peer waits for too long."""
     block = 1 << 20
     while block > max(1 << 12, rate >> 2):
         block >>= 1

