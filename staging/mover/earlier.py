@@ -19,9 +19,14 @@ PathOf = Callable[[Entry], str]
 
 
 class Earlier:
-    """Sets of manifest entries, by number. With `quick` a file of the source's size and time is kept unread."""
+    """Sets of manifest entries, by number. With `quick` a file of the source's size and time is kept unread.
 
-    def __init__(self, manifest: Manifest, staged: PathOf, final: PathOf, quick: bool) -> None:
+    `interrupted`: whether an earlier transfer may have left something in the area.
+    """
+
+    def __init__(
+        self, manifest: Manifest, staged: PathOf, final: PathOf, quick: bool, interrupted: bool = True
+    ) -> None:
         self._entries = manifest.entries
         self._staged_path = staged
         self._final_path = final
@@ -29,13 +34,16 @@ class Earlier:
         self._staged: set[int] = set()  # files that an interrupted transfer left
         self._named: set[int] = set()  # files of the right size under their names
         self._trusted: set[int] = set()  # those of them that were taken for right without a look at their bytes
+        self._copied: set[int] = set()  # of the named ones: those that made room for a copy
         self._lock = threading.Lock()
         some = any(os.path.lexists(final(entry)) for entry in self._entries if "/" not in entry.path)
-        for index, entry in enumerate(self._entries):
+        for index, entry in enumerate(self._entries if some or interrupted else ()):
             if entry.kind not in (FILE, SYMLINK):
                 continue
             if some:
                 self._look(index, entry, quick)
+            if not interrupted:
+                continue
             if index in self.kept:
                 _remove(staged(entry))  # or it would take the place of the file that stays
             elif entry.kind == FILE and os.path.lexists(staged(entry)):
@@ -98,12 +106,16 @@ class Earlier:
                 return False
             if _holds(self._final_path(entry), offset, piece):
                 self.kept.add(index)
+                if index in self._copied:  # of bytes that were not the source's
+                    self._copied.discard(index)
+                    _remove(self._staged_path(entry))
                 return True
             if not whole and index in self._trusted:
                 raise ValueError
             if not whole:
                 shutil.copyfile(self._final_path(entry), self._staged_path(entry))
             self.kept.discard(index)
+            self._copied.add(index)
             return False
 
 

@@ -60,6 +60,11 @@ def unchanged(path: str, stamp: tuple[int, int, int]) -> None:
         info = os.stat(path, follow_symlinks=True)
     except OSError as error:
         raise SourceChanged(f"{path} vanished while it was read: {error.strerror}") from None
+    check(path, info, stamp)
+
+
+def check(path: str, info: os.stat_result, stamp: tuple[int, int, int]) -> None:
+    """Raise SourceChanged, naming the file, unless its status is still what the scan met."""
     if (info.st_ino, info.st_size, info.st_mtime_ns) != stamp:
         raise SourceChanged(f"{path} changed while it was read")
 
@@ -76,14 +81,25 @@ class _Walk:
         self.stamps: list[tuple[int, int, int]] = []
         self.skipped: list[str] = []
         self._links: dict[tuple[int, int], str] = {}
+        self._user = os.geteuid()
+        self._groups = {os.getegid(), *os.getgroups()}
 
-    def add(self, name: str, path: str, info: os.stat_result, kind: str = DIRECTORY, **more: object) -> None:
+    def add(
+        self,
+        name: str,
+        path: str,
+        info: os.stat_result,
+        kind: str = DIRECTORY,
+        size: int = 0,
+        extents: tuple[tuple[int, int], ...] | None = None,
+        target: str = "",
+    ) -> None:
         mode = stat.S_IMODE(info.st_mode)
-        if kind == FILE and info.st_uid != os.geteuid():
+        if kind == FILE and info.st_uid != self._user:
             mode &= ~stat.S_ISUID  # the copy is ours: it must not run as us for what another user wrote
-        if kind == FILE and info.st_gid not in (os.getegid(), *os.getgroups()):
+        if kind == FILE and info.st_gid not in self._groups:
             mode &= ~stat.S_ISGID
-        self.entries.append(Entry(kind, name, mode, info.st_mtime_ns, **more))  # type: ignore[arg-type]
+        self.entries.append(Entry(kind, name, mode, info.st_mtime_ns, size, extents, target))
         self.paths.append(path)
         self.stamps.append((info.st_ino, info.st_size, info.st_mtime_ns))
 
@@ -106,9 +122,10 @@ class _Walk:
         elif info.st_nlink > 1 and (info.st_dev, info.st_ino) in self._links:
             self.add(name, path, info, HARDLINK, target=self._links[info.st_dev, info.st_ino])
         else:
-            if not os.access(path, os.R_OK, effective_ids=True):
+            ours = info.st_uid == self._user and info.st_mode & stat.S_IRUSR  # no need to ask: nothing else counts
+            if not ours and not os.access(path, os.R_OK, effective_ids=True):
                 raise SourceError(f"cannot read {path}: permission denied")
-            self.add(name, path, info, FILE, size=info.st_size, extents=_extents(path, info))
+            self.add(name, path, info, FILE, info.st_size, _extents(path, info))
             if info.st_nlink > 1:
                 self._links[info.st_dev, info.st_ino] = name
 

@@ -187,9 +187,13 @@ class _Conversation:
         if replica.encoded is None:
             return None
         for at, request in enumerate(self._pending):
+            if request.op == wire.MANIFEST:
+                return self._pending.pop(at)
+            if not replica.described:
+                continue
             wire.check_range(request, replica.layout.blocks)
             here = request.first in replica.map if request.op == wire.BLOCK else replica.map.complete
-            if here or request.op == wire.MANIFEST:
+            if here:
                 return self._pending.pop(at)
         return None
 

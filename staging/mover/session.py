@@ -11,7 +11,7 @@ from .connection import Peer
 from .digests import HASHES, available, content_digest
 from .errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError
 from .fetch import Feed, Fetcher
-from .manifest import Layout, Manifest, choose_block, file_entries
+from .manifest import Manifest, choose_block, file_entries
 from .pace import Pacer
 from .replica import Replica
 from .scan import scan
@@ -94,7 +94,7 @@ class SourceSession(Session):
                     "blocks": source.layout.blocks,
                     "bytes": source.layout.bytes,
                     "files": file_entries(manifest.entries),
-                    "tops": manifest.tops(),
+                    "tops": manifest.tops()[:2],  # one or more, no destination depends on anything else
                     "contents": manifest.contents,
                     "directory": found.directory,
                 },
@@ -123,7 +123,7 @@ class SinkSession(Session):
         os.umask(umask)
         self.area = Area(target, str(self.summary["identity"]), bool(order["parents"]))
         # what is there may not have to be fetched: then the room is looked at when that is known
-        self._merging = any(os.path.lexists(target.final(str(top))) for top in self.summary["tops"])
+        self._merging = not self.area.vacant(self.summary["tops"])
         try:
             if not self._merging:
                 self.area.need(int(self.summary["bytes"]))
@@ -173,9 +173,9 @@ class SinkSession(Session):
         self.started = time.monotonic()
         sink = self.sink
         manifest, encoded = self.fetcher.manifest(bytes.fromhex(self.summary["digest"]))
-        if Layout(manifest).bytes != self.summary["bytes"]:
-            raise StageError("the manifest does not fit its summary")
         sink.describe(manifest, encoded, stripes, present=False)
+        if sink.layout.bytes != self.summary["bytes"]:
+            raise StageError("the manifest does not fit its summary")
         sink.prepare()
         if sink.survey(self._quick):
             try:

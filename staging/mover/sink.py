@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections import OrderedDict
 from contextlib import AbstractContextManager
 
@@ -12,32 +13,39 @@ from .digests import Bytes
 from .earlier import Earlier
 from .errors import VerifyError, from_os_error
 from .files import OpenFiles
-from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest
+from .manifest import DIRECTORY, FILE, Entry, Manifest, Segment
+from .metadata import Metadata
 from .replica import Replica
-from .target import DIR_FLAGS, Area
+from .staged import Maker
+from .target import Area, sweep
 
-RECENT = 16  # packed blocks kept in memory for the children, who ask for them next
+RECENT_BYTES = 32 << 20  # of packed blocks kept in memory for the children, who ask for them next
 
 
 class Sink(Replica):
     def __init__(self, area: Area, preserve: bool, umask: int) -> None:
         super().__init__()
         self.area = area
-        self._preserve = preserve
-        self._umask = umask
+        self._metadata = Metadata(area, preserve, umask)
         self._committing = False
         self._placed = False
         self._files = OpenFiles(self._open)
         self._recent: OrderedDict[int, bytes] = OrderedDict()
+        self._finished = bytearray()  # for each entry: whether it is a file with all of its bytes and metadata
         self.reused = 0  # bytes that were here before the transfer
         self.skipped = 0  # those of them that nobody read, since size and time are the source's
+
+    def describe(self, manifest: Manifest, encoded: bytes, stripes: int, present: bool) -> None:
+        self._finished = bytearray(len(manifest.entries))
+        super().describe(manifest, encoded, stripes, present)
 
     def prepare(self) -> None:
         """The manifest is known: make the directories that the files go into."""
         try:
             for entry in self.manifest.entries:
                 if entry.kind == DIRECTORY and entry.path != ".":
-                    os.makedirs(self._staged(entry), mode=0o700, exist_ok=True)
+                    with contextlib.suppress(FileExistsError):  # of an earlier try
+                        os.mkdir(self._staged(entry), 0o700)
         except OSError as error:
             raise from_os_error(error, f"write to {self.area.target.parent}") from None
 
@@ -45,7 +53,7 @@ class Sink(Replica):
 
     def survey(self, quick: bool) -> bool:
         """See what is here, and whether it is worth to `seed`; `quick` trusts files of the source's size and time."""
-        self.earlier = Earlier(self.manifest, self._staged, self._final, quick)
+        self.earlier = Earlier(self.manifest, self._staged, self._final, quick, self.area.found)
         if quick and self.earlier.kept:
             for block in range(self.layout.blocks):
                 if all(segment.entry in self.earlier.kept for segment in self.layout.segments(block)):
@@ -55,7 +63,8 @@ class Sink(Replica):
 
     def seed(self, digests: list[bytes]) -> None:
         """Take over the blocks that are here already; `digests` are the source's, so nothing is trusted."""
-        self._reopen()
+        if self.area.found:
+            self._reopen()
         good: list[int] = []
         spoilt: set[int] = set()
         for block in range(self.layout.blocks):
@@ -130,31 +139,62 @@ class Sink(Replica):
         view = memoryview(buffer)
         at = 0
         for entry, offset, length in self.layout.segments(block):
-            with self.open_entry(entry) as fd:
-                os.preadv(fd, [view[at : at + length]], offset)
+            if self._finished[entry]:  # small, and nobody asks for it again soon
+                fd = self._open(entry)
+                try:
+                    os.preadv(fd, [view[at : at + length]], offset)
+                finally:
+                    os.close(fd)
+            else:
+                with self.open_entry(entry) as fd:
+                    os.preadv(fd, [view[at : at + length]], offset)
             at += length
         return buffer
 
     def write(self, block: int, data: Bytes) -> None:
         segments = self.layout.segments(block)
+        if len(segments) > 1:
+            self._write_packed(block, segments, data)
+        elif not self._settled(segments[0].entry, segments[0].offset, data):
+            self._patch(segments[0], memoryview(data))
+
+    def _write_packed(self, block: int, segments: list[Segment], data: Bytes) -> None:
+        entries, finished, metadata = self.manifest.entries, self._finished, self._metadata
         view = memoryview(data)
         at = 0
-        try:
-            for entry, offset, length in segments:
-                if not self._settled(entry, offset, view[at : at + length]):
-                    with self._files.use(entry) as fd:
-                        done = 0
-                        while done < length:
-                            done += os.pwrite(fd, view[at + done : at + length], offset + done)
+        with Maker(self.area.tree) as maker:
+            for segment in segments:
+                index, offset, length = segment
+                entry = entries[index]
+                piece = view[at : at + length]
                 at += length
+                if self._settled(index, offset, piece):
+                    continue
+                mode = metadata.mode(entry)
+                # one that nobody may read gets its mode at the end, since children read it before
+                if length != entry.size or entry.extents is not None or not mode & stat.S_IRUSR:
+                    self._patch(segment, piece)
+                    continue
+                try:
+                    maker.make(entry.path, piece, mode, metadata.mtime_ns(entry))
+                except OSError as error:
+                    raise from_os_error(error, f"write {self._final(entry)}") from None
+                finished[index] = 1
+        with self.changed:
+            self._recent[block] = bytes(data)
+            while len(self._recent) * self.layout.block > RECENT_BYTES:
+                self._recent.popitem(last=False)
+
+    def _patch(self, segment: Segment, piece: memoryview) -> None:
+        """Write into a file that may have more bytes than these."""
+        index, offset, length = segment
+        try:
+            with self._files.use(index) as fd:
+                done = 0
+                while done < length:
+                    done += os.pwrite(fd, piece[done:], offset + done)
         except OSError as error:
-            name = self._final(self.manifest.entries[segments[0].entry])
-            raise from_os_error(error, f"write {name}") from None
-        if len(segments) > 1:
-            with self.changed:
-                self._recent[block] = bytes(data)
-                while len(self._recent) > RECENT:
-                    self._recent.popitem(last=False)
+            raise from_os_error(error, f"write {self._final(self.manifest.entries[index])}") from None
 
     def _settled(self, index: int, offset: int, piece: Bytes) -> bool:
         try:
@@ -172,7 +212,7 @@ class Sink(Replica):
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
         if key < 0:
             return os.open(self._final(entry), flags | os.O_RDONLY)
-        if not self._committing:
+        if not (self._committing or self._finished[key]):
             return os.open(self._staged(entry), flags | os.O_RDWR | os.O_CREAT, 0o600)
         try:
             return os.open(self._staged(entry), flags | os.O_RDONLY)
@@ -191,91 +231,21 @@ class Sink(Replica):
         """Every block is right: links, metadata, names. Nothing is visible before this."""
         self._committing = True
         try:
-            for index, entry in enumerate(manifest.entries):
-                if index not in self.earlier.kept:
-                    self._finish(entry)
+            with Maker(self.area.tree) as maker:
+                for index, entry in enumerate(manifest.entries):
+                    if not self._finished[index] and index not in self.earlier.kept:
+                        self._metadata.finish(entry, maker)
             merged = self.area.place()
             self._placed = True
             self.area.release(keep=False)  # before the directory that holds it gets its time
-            if self._preserve:
-                self._refresh()
-            self._dress_directories(merged)
+            self._metadata.refresh(manifest.entries[index] for index in self.earlier.kept)
+            self._metadata.dress_directories(manifest.entries, merged)
         except OSError as error:
             raise from_os_error(error, f"finish {self.area.target.parent}") from None
-
-    def _finish(self, entry: Entry) -> None:
-        path = self._staged(entry)
-        if entry.kind == FILE:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                os.ftruncate(fd, entry.size)
-                self._dress(fd, entry)
-            finally:
-                os.close(fd)
-        elif entry.kind == SYMLINK:
-            _replace(path)
-            os.symlink(entry.target, path)
-            if self._preserve:
-                os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
-        elif entry.kind == HARDLINK:
-            _replace(path)
-            staged, final = os.path.join(self.area.tree, entry.target), self.area.target.final(entry.target)
-            if os.path.lexists(staged):
-                os.link(staged, path)
-            elif not _linked(final, self._final(entry)):
-                os.link(final, path)
-
-    def _dress(self, fd: int, entry: Entry) -> None:
-        os.fchmod(fd, entry.mode if self._preserve else entry.mode & 0o777 & ~self._umask)
-        if self._preserve:
-            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-
-    def _refresh(self) -> None:
-        """Modes and times of what stayed."""
-        for index in self.earlier.kept:
-            entry = self.manifest.entries[index]
-            if entry.kind == SYMLINK:
-                if os.lstat(self._final(entry)).st_mtime_ns != entry.mtime_ns:
-                    os.utime(self._final(entry), ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
-                continue
-            fd = os.open(self._final(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                info = os.fstat(fd)
-                if (stat.S_IMODE(info.st_mode), info.st_mtime_ns) != (entry.mode, entry.mtime_ns):
-                    self._dress(fd, entry)
-            finally:
-                os.close(fd)
-
-    def _dress_directories(self, merged: set[str]) -> None:
-        # deepest first, since a directory's time changes when something in it does, and its mode may forbid it
-        for entry in reversed(self.manifest.entries):
-            if entry.kind != DIRECTORY:
-                continue
-            path = self._final(entry)
-            there_before = path in merged or (entry.path == "." and not self.area.target.whole)
-            if there_before and not self._preserve:
-                continue
-            fd = os.open(path, DIR_FLAGS if entry.path != "." else DIR_FLAGS & ~os.O_NOFOLLOW)
-            try:
-                self._dress(fd, entry)
-            finally:
-                os.close(fd)
 
     def release(self, keep: bool) -> bool:
         """Close everything; True when a partial replica was kept for resuming."""
         self._files.close()
-        return self.area.release(keep and not self._placed)
-
-
-def _linked(left: str, right: str) -> bool:
-    try:
-        return os.path.samestat(os.lstat(left), os.lstat(right))
-    except FileNotFoundError:
-        return False
-
-
-def _replace(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
+        kept = self.area.release(keep and not self._placed)
+        sweep(self.area.target.parent, time.time())
+        return kept

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from staging.mover import manifest as manifest_module
 from staging.mover.digests import HASHES
 from staging.mover.errors import VerifyError
 from staging.mover.manifest import (
@@ -89,6 +91,31 @@ def test_encoding_of_a_sample() -> None:
     assert manifest.encode() == (
         b'{"v":1,"block":1024,"hash":"blake2b","contents":false,"entries":[["f","a\\udcff\\n",420,5,9,[[0,3]],""]]}'
     )
+
+
+@pytest.fixture
+def long() -> Manifest:
+    entries = [Entry(FILE, os.fsdecode(b"file \xff %d" % n), 0o644, n * 10**9 + 7, n) for n in range(3000)]
+    return Manifest(tuple(entries), 1 << 16, "blake2b")
+
+
+def test_a_long_one_travels_compressed(long: Manifest) -> None:
+    encoded = long.encode()
+    assert len(encoded) < 3000 * 20
+    assert decode(encoded) == long
+
+
+@pytest.mark.parametrize("spoil", [lambda d: d[:-5], lambda d: d + b"more", lambda d: d[:99] + b"?" + d[100:]])
+def test_a_spoilt_long_one(long: Manifest, spoil: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(VerifyError, match="cannot be read"):
+        decode(spoil(long.encode()))
+
+
+def test_one_that_unpacks_without_end(long: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = long.encode()
+    monkeypatch.setattr(manifest_module, "MAX_MANIFEST", 100_000)
+    with pytest.raises(VerifyError, match="too long"):
+        decode(encoded)
 
 
 def body(**changes: Any) -> dict[str, Any]:

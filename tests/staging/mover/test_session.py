@@ -505,6 +505,33 @@ def test_a_destination_that_is_too_small_is_said_at_once(offer: Offer, dest: Pat
         subprocess.run(["umount", dest], check=True)
 
 
+@pytest.mark.skipif(not ROOT, reason="only root can mount a file system")
+def test_only_what_will_be_written_needs_room(made: Transfer, dest: Path, tmp_path: Path) -> None:
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", dest], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"mount is not allowed here: {done.stderr.strip()}")
+    try:
+        path = tmp_path / "file"
+        for fetched in (600_000, 0):  # the second time all of it is there, and what is free would not do
+            path.write_bytes(b"x" * 600_000)
+            offer = Offer(path)
+            source = offer.whole(made)
+            with local(SinkSession, sink_order(dest, offer.summary)) as sink:
+                sink.session.handle(run_order(source.peer))
+                sink.session.handle(root_order(offer.root))
+                assert sink.expect("done")["fetched"] == fetched
+        path.write_bytes(b"y" * 600_000)
+        offer = Offer(path)
+        source = offer.whole(made)
+        with local(SinkSession, sink_order(dest, offer.summary)) as sink:
+            sink.session.handle(run_order(source.peer))
+            with pytest.raises(SpaceError, match="needs 600,000 bytes, its file system has"):
+                sink.expect("done")
+        assert (os.listdir(dest), (dest / "file").read_bytes()) == (["file"], b"x" * 600_000)
+    finally:
+        subprocess.run(["umount", dest], check=True)
+
+
 def test_order_digest_is_blind_to_what_differs_from_node_to_node(offer: Offer, dest: Path) -> None:
     order = sink_order(dest, offer.summary)
     other = {**order, "transfer": "1", "key": "2", "host": "3", "root": "4"}

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from staging.mover import sink as sink_module
 from staging.mover.errors import RefusedError, SpaceError, StageError, VerifyError
 from staging.mover.manifest import Manifest
 from staging.mover.scan import scan
@@ -424,6 +425,25 @@ def test_resume_in_other_blocks(tmp_path: Path, block: int) -> None:
     assert sorted(os.listdir(tmp_path)) == ["copy", "f"]
 
 
+def test_small_files_that_cannot_be_written_resume_too() -> None:
+    with unprivileged() as top:
+        (top / "tree").mkdir()
+        for number in range(12):
+            (top / "tree" / f"f{number:02}").write_bytes(bytes([number]) * 1500)
+            (top / "tree" / f"f{number:02}").chmod(0o400)
+        first = Copy([top / "tree"], f"{top}/copy")
+        first.fetch(3)
+        rotten = Path(first.area.tree, "tree", "f05")
+        assert stat.S_IMODE(rotten.stat().st_mode) == 0o400
+        rotten.chmod(0o600)
+        rotten.write_bytes(b"rot" * 500)
+        rotten.chmod(0o400)
+        assert first.close(keep=True)
+        second = Copy([top / "tree"], f"{top}/copy").all()
+        assert 1 < second.came < second.sink.layout.blocks
+        assert listing(top / "copy") == listing(top / "tree")
+
+
 def test_a_spoilt_partial_replica_is_not_trusted(tree: Path, tmp_path: Path) -> None:
     first = Copy([tree], f"{tmp_path}/copy")
     first.fetch()
@@ -477,6 +497,56 @@ def test_packed_blocks_are_served_from_memory_and_from_the_files_alike(tree: Pat
     for block in range(copy.sink.layout.blocks):
         assert copy.sink.read(block) == copy.source.read(block)
     copy.close()
+
+
+def test_small_files_are_served_from_the_disk_whatever_their_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "RECENT_BYTES", 0)
+    with unprivileged() as top:
+        (top / "tree").mkdir()
+        for number, mode in enumerate([0o400, 0o644, 0o755, 0o444] * 4):
+            (top / "tree" / f"f{number}").write_bytes(os.urandom(1000))
+            (top / "tree" / f"f{number}").chmod(mode)
+        for umask in (0o022, 0o477):  # under the second one nobody may read them in the end
+            copy = Copy([top / "tree"], f"{top}/copy{umask}", preserve=False, umask=umask)
+            copy.fetch()
+            for block in range(copy.sink.layout.blocks):
+                assert copy.sink.read(block) == copy.source.read(block)
+            copy.commit()
+            made = [(top / f"copy{umask}" / f"f{n}").stat().st_mode & 0o777 for n in range(4)]
+            assert made == [mode & ~umask for mode in (0o400, 0o644, 0o755, 0o444)]
+            copy.close()
+            (top / f"copy{umask}").chmod(0o700)
+
+
+def test_a_block_of_small_files_that_was_wrong_is_replaced(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    for number in range(7):
+        (top / str(number)).write_bytes(bytes([number]) * 1000)
+        (top / str(number)).chmod(0o440)
+    copy = Copy([top], f"{tmp_path}/copy")
+    right = bytes(copy.source.read(0))
+    copy.sink.put(0, b"forged" + right[6:], b"another digest")
+    copy.sink.map.drop(0)
+    copy.all()
+    assert listing(tmp_path / "copy") == listing(top)
+
+
+def test_forged_bytes_do_not_take_the_place_of_a_file_that_was_right(tmp_path: Path) -> None:
+    top, dest = tmp_path / "top", tmp_path / "copy"
+    top.mkdir()
+    for name in ("a", "b"):
+        (top / name).write_text(name * 100)
+    Copy([top], f"{dest}/", contents=True).all()
+    (dest / "b").write_text("c" * 100)
+    copy = Copy([top], f"{dest}/", contents=True)
+    copy.seed()
+    copy.sink.put(0, b"forged" * 33 + b"gg", b"another digest")
+    copy.sink.map.drop(0)
+    assert copy.fetch() == 1
+    copy.commit()
+    copy.close()
+    assert listing(dest) == listing(top)
 
 
 def test_files_can_be_opened_before_while_and_after_they_get_their_names(
