@@ -20,7 +20,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ class Head:
         self.asked = False  # by a command
         self.orphaned = False
         self.attendance = Attendance(gateway)
+        self._background: set[asyncio.Task[None]] = set()
         gateway.register("status", self._status)
         gateway.register("down", self._down)
         gateway.register("hello", self._hello)
@@ -117,6 +118,12 @@ class Head:
         self.ending.set()
         await self.ended.wait()
         return {"pid": os.getpid(), "services": local, "left": self.attendance.names()}
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what nobody waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def hear_owner(self, owner: int) -> None:
         """The starter has released us, or is gone."""

@@ -102,6 +102,8 @@ class Broadcast:
                 task.cancel()
             await asyncio.gather(working, listening, return_exceptions=True)
             self._fleet.unlisten(self._member.transfer)
+        # nobody need wait until the movers have ended
+        self._call.afterwards.append(lambda: self._head.background(self._control({"op": "finish"})))
         self._tell(
             {
                 "type": "transfer-end",
@@ -128,7 +130,6 @@ class Broadcast:
                 for task in left:
                     task.cancel()
                 await asyncio.gather(*left, return_exceptions=True)
-            await self._control({"op": "finish"})
         except BaseException:
             await asyncio.shield(self._control({"op": "abort", "keep": True}))
             raise

@@ -94,6 +94,7 @@ async def push(place: Place, order: Push, tell: Tell) -> None:
     mover = await LocalMover.start(member, place.host)
     line: Line | None = None
     following: asyncio.Task[None] | None = None
+    over = False
     try:
         source = SourceOrder(order.sources, order.contents, order.block, len(order.nodes), order.rate)
         try:
@@ -107,6 +108,7 @@ async def push(place: Place, order: Push, tell: Tell) -> None:
         try:
             async with asyncio.timeout_at(limit):
                 await _relay(line, mover, story.tell)
+                over = True
         except TimeoutError:
             await _stop(line, mover, story, {"op": "stop", "error": late.to_wire()}, LATE_SECONDS)
             story.fail_the_rest(late)
@@ -115,7 +117,10 @@ async def push(place: Place, order: Push, tell: Tell) -> None:
             raise
     finally:
         await _hang_up(following, line)
-        await mover.end({"op": "finish"})
+        if over:
+            mover.leave()
+        else:
+            await mover.end({"op": "finish"})
 
 
 async def _stop(line: Line, mover: LocalMover, story: _Story, order: dict[str, Any], seconds: float) -> None:

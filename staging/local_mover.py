@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import sys
+import subprocess
 from typing import Any
 
+from staging import mover_process
 from staging.mover.errors import Interrupted, from_wire
 from staging.orders import Membership, complete
 
@@ -17,24 +19,21 @@ END_SECONDS = 5
 class LocalMover:
     """Orders in, events out; `next` gives them in order and raises the error that ended the mover."""
 
-    def __init__(self, process: asyncio.subprocess.Process, membership: Membership, host: str) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], events: asyncio.StreamReader, membership: Membership, host: str
+    ) -> None:
         self._process = process
+        self._events = events
         self._member = membership
         self._host = host
 
     @classmethod
     async def start(cls, membership: Membership, host: str) -> LocalMover:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # nothing is imported from the directory the user happens to be in
-            "-m",
-            "staging.mover",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE_LIMIT,
-            start_new_session=True,  # a terminal's ^C is for the command, which then tells the mover
-        )
-        return cls(process, membership, host)
+        process = mover_process.take()
+        events = asyncio.StreamReader(LINE_LIMIT)
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(events), process.stdout)
+        return cls(process, events, membership, host)
 
     async def open(self, order: dict[str, Any]) -> dict[str, Any]:
         """Send the opening order and wait for `opened`."""
@@ -45,14 +44,16 @@ class LocalMover:
                 return event
 
     def send(self, order: dict[str, Any]) -> None:
+        """Write an order; one to a mover that has ended goes nowhere, its end is told by `next`."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode("ascii") + b"\n")
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(order).encode("ascii") + b"\n")
 
     async def next(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
+        line = await self._events.readline()
         if not line:
-            raise Interrupted(f"the mover on this host ended unexpectedly ({await self._process.wait()})")
+            code = await asyncio.to_thread(self._process.wait)
+            raise Interrupted(f"the mover on this host ended unexpectedly ({code})")
         event: dict[str, Any] = json.loads(line)
         if event["event"] == "error":
             error = from_wire(event["error"])
@@ -62,18 +63,24 @@ class LocalMover:
 
     async def end(self, order: dict[str, Any]) -> bool:
         """Give the last order and wait for the end; True when a resumable partial replica was left."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         partial = False
         try:
             async with asyncio.timeout(END_SECONDS):
-                if self._process.returncode is None:
+                if self._process.poll() is None:
                     self.send(order)
-                while line := await self._process.stdout.readline():
+                while line := await self._events.readline():
                     partial = partial or bool(json.loads(line).get("partial"))
         except TimeoutError:
             self._process.kill()
         finally:
+            assert self._process.stdin is not None
             self._process.stdin.close()
-            await self._process.wait()
+            await asyncio.to_thread(self._process.wait)
         return partial
+
+    def leave(self) -> None:
+        """End a source from which everybody has everything: it has nothing to put in order."""
+        assert self._process.stdin is not None
+        self._process.kill()
+        self._process.stdin.close()
+        self._process.wait()

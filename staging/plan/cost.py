@@ -133,13 +133,16 @@ def choose_unknown(
     shapes = SHAPES if only is None else (only,)
     sizes = BLOCK_SIZES if block_size is None else (block_size,)
     lost = {(shape, size): 0.0 for shape in shapes for size in sizes}
-    least = math.inf
     for rate in RATES:
-        times = {o: predict(o[0], n_nodes, total_bytes, o[1], replace(link, rate=rate)) for o in lost}
-        least = min(least, min(times.values()))
-        lost = {option: max(loss, times[option] - min(times.values())) for option, loss in lost.items()}
-    enough = min(lost.values()) + MARGIN * least
-    return next(option for option, loss in lost.items() if loss <= enough)
+        times = {o: _careful(o[0], n_nodes, total_bytes, o[1], replace(link, rate=rate)) for o in lost}
+        least = min(times.values())
+        lost = {option: max(loss, times[option] - least) for option, loss in lost.items()}
+    return min(lost, key=lambda option: lost[option])
+
+
+def _careful(shape: Shape, n_nodes: int, total_bytes: int, block_size: int, link: Link) -> float:
+    """Several connections on a link lose some of it, which `predict` leaves out."""
+    return predict(shape, n_nodes, total_bytes, block_size, link) * (1 + MARGIN * (shape.copies(n_nodes) > 1))
 
 
 def choose_block(
