@@ -6,24 +6,23 @@ Node nK has the address 127.0.0.(K+1) and a file tree of its own; only the way o
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 
-from cluster import door, pki
-from cluster.credentials import Authority
+from cluster import door
 from cluster.keyfiles import locked
 from cluster.layout import Layout, personal
 from cluster.nodes import resolve_count
-from staging.mover.errors import StageError, TemporaryError, Unreachable, UsageError
+from cluster.startup import START_SECONDS, NodeSpec, prepare, running, spawn, start_head
+from staging.mover.errors import TemporaryError, Unreachable, UsageError
 
-START_SECONDS = 60
+HOST = "127.0.0.1"
+KIND = "local"
 POLL_SECONDS = 0.5
 STOP_SECONDS = 15
 MAX_NODES = 250
@@ -32,15 +31,6 @@ MAX_NODES = 250
 def address_of(name: str) -> str:
     """The loopback address of an embedded node."""
     return f"127.0.0.{int(name[1:]) + 1}"
-
-
-def running(layout: Layout) -> bool:
-    """Whether a head answers there."""
-    try:
-        door.ask(layout, {"op": "status"}, timeout=5)
-    except StageError:
-        return False
-    return True
 
 
 def start(layout: Layout, count: int, services: Sequence[str], owned: bool = False) -> int | None:
@@ -62,14 +52,13 @@ def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: b
     owner = None
     started: dict[str, subprocess.Popen[bytes]] = {}
     if running(layout):
+        if layout.read_head().kind != KIND:
+            raise UsageError(f"the cluster in {layout.base} is not one of this machine", "name another with --cluster")
         nodes = door.ask(layout, {"op": "status"})["nodes"]
         present = {n["name"] for n in nodes if n["state"] == "up"}
     else:
-        layout.head_file.unlink(missing_ok=True)
-        layout.head_socket.unlink(missing_ok=True)
-        pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
-        Authority.ensure(layout.keys)
-        started["head"], owner = _start_head(layout, services, owned)
+        prepare(layout)
+        started["head"], owner = start_head(layout, HOST, KIND, services, owned)
     for name in names:
         if name not in present:
             started[name] = _start_node(layout, name)
@@ -89,41 +78,13 @@ def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: b
     return owner
 
 
-def _start_head(layout: Layout, services: Sequence[str], owned: bool) -> tuple[subprocess.Popen[bytes], int | None]:
-    arguments = ["--dir", str(layout.base), "--embedded"]
-    for service in services:
-        arguments += ["--service", service]
-    if not owned:
-        return _spawn(layout, "head", "cluster.head", arguments), None
-    read, write = os.pipe()
-    try:
-        return _spawn(layout, "head", "cluster.head", [*arguments, "--owner", str(read)], keep=[read]), write
-    finally:
-        os.close(read)
-
-
 def _start_node(layout: Layout, name: str) -> subprocess.Popen[bytes]:
     root = layout.root(name)
     (root / "scratch").mkdir(parents=True, exist_ok=True)
     (root / "tmp").mkdir(exist_ok=True)
     layout.node(name).chmod(0o700)
-    arguments = ["--dir", str(layout.base), "--name", name, "--address", address_of(name), "--root", str(root)]
-    return _spawn(layout, name, "cluster.node", arguments)
-
-
-def _spawn(
-    layout: Layout, log: str, module: str, arguments: list[str], keep: Sequence[int] = ()
-) -> subprocess.Popen[bytes]:
-    with open(layout.logs / f"{log}.log", "ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=list(keep),
-            start_new_session=True,
-            cwd="/",
-        )
+    spec = NodeSpec(name, address_of(name), str(root))
+    return spawn(layout, name, "cluster.node", spec.arguments(layout.base))
 
 
 def _wait_up(layout: Layout, count: int, started: dict[str, subprocess.Popen[bytes]]) -> None:
@@ -145,7 +106,7 @@ def _wait_up(layout: Layout, count: int, started: dict[str, subprocess.Popen[byt
 def stop(layout: Layout, keep: bool = False) -> None:
     """End the cluster and, unless `keep`, remove its directory; waits until every process is gone."""
     head = layout.read_head()
-    if not head.embedded:
+    if not head.kind:
         raise UsageError(f"the cluster in {layout.base} was not started by `stage up`", "stop its services")
     try:
         answer = door.ask(layout, {"op": "down"})

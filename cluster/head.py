@@ -1,6 +1,6 @@
 """The head: Dask's scheduler, the one client, and the gateway, in one process.
 
-    python -m cluster.head --dir DIR [--embedded] [--owner FD] [--service MODULE ...]
+    python -m cluster.head --dir DIR [--host ADDRESS] [--kind local|hosts] [--owner FD] [--service MODULE ...]
 
 `--owner`: a pipe whose other end the starter holds; when that closes the head ends and removes the cluster's
 directory. `--service`: a module with `install(head)`, by which the rooms above add what they serve.
@@ -105,7 +105,7 @@ def user_name(caller: Caller) -> str:
         return str(caller.uid)
 
 
-async def run(layout: Layout, host: str, embedded: bool, owner: int | None, services: list[str]) -> list[int]:
+async def run(layout: Layout, host: str, kind: str, owner: int | None, services: list[str]) -> list[int]:
     """Serve until a `down` request, SIGTERM, or the end of the owner; the pids of the node services that were up."""
     from distributed import Client
 
@@ -130,7 +130,7 @@ async def run(layout: Layout, host: str, embedded: bool, owner: int | None, serv
             loop.add_reader(owner, head.ending.set)
         await gateway.listen_unix(layout.head_socket)
         doors = await gateway.listen_tls(host, pki.server_context(files))
-        layout.write_head(HeadInfo(os.getpid(), scheduler.address, host, doors, embedded))
+        layout.write_head(HeadInfo(os.getpid(), scheduler.address, host, doors, kind))
         try:
             await head.ending.wait()
             return [node.pid for node in head.fleet.up()]
@@ -144,14 +144,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cluster.head")
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--embedded", action="store_true")
+    parser.add_argument("--kind", choices=("", "local", "hosts"), default="")
     parser.add_argument("--owner", type=int)
     parser.add_argument("--service", action="append", default=[])
     args = parser.parse_args(argv)
     layout = Layout(args.dir)
     name_process("stage-head")
     try:
-        services = asyncio.run(run(layout, args.host, args.embedded, args.owner, args.service))
+        services = asyncio.run(run(layout, args.host, args.kind, args.owner, args.service))
         if args.owner is not None:
             for pid in services:
                 embedded.wait_gone(pid, NODE_SECONDS)

@@ -48,7 +48,7 @@ def start(node: str, public_key_path: Path) -> tuple[int, socket.socket]:
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_PACKET)
 
     def run() -> int:
-        ours.close()
+        forking.close_all_but({0, 1, 2, theirs.fileno()})  # whatever its starter had open is not for it
         os.setsid()  # away from the terminal of whoever started the node
         try:
             return main(theirs, node=node, public_key_path=public_key_path)

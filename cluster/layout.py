@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import stat
 import tempfile
 from dataclasses import asdict, dataclass
@@ -23,7 +25,7 @@ class HeadInfo:
     scheduler: str
     host: str
     doors: int  # TCP port at which nodes hand their own door's connections on
-    embedded: bool
+    kind: str  # how its nodes were started: "local" or "hosts" by `stage up`, "" by others
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,12 @@ class Layout:
         if strange and not self.logs.exists():
             raise UsageError(f"{self.base} holds other things, such as {min(strange)}", "name a new or empty directory")
         self.logs.mkdir(exist_ok=True, mode=0o700)
+
+    def remove_all(self) -> None:
+        """Delete the directory of a node that has it alone, and the one above it when that was the last of them."""
+        shutil.rmtree(self.base, ignore_errors=True)
+        with contextlib.suppress(OSError):  # other nodes of this user are in it
+            self.base.parent.rmdir()
 
     def write_head(self, info: HeadInfo) -> None:
         """Announce a running head, atomically."""

@@ -1,8 +1,9 @@
 """The node service: it starts the launcher and the Dask worker of one node and ends when either of them does.
 
-    python -m cluster.node --dir DIR --name n1 --address 127.0.0.2 [--root DIR/nodes/n1/root]
+    python -m cluster.node --dir DIR --name n1 --address 127.0.0.2 [--root DIR/nodes/n1/root] [--ready FD] [--remove]
 
-Whoever started it (systemd, or the embedded cluster) decides what happens then.
+`--ready`: gets the line "up" once the node has joined, and is closed without one when it could not. `--remove`: DIR
+is this node's alone and goes with it. Whoever started the service decides what happens after its end.
 """
 
 from __future__ import annotations
@@ -32,8 +33,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", required=True)
     parser.add_argument("--address", required=True)
     parser.add_argument("--root", default="")
+    parser.add_argument("--ready", type=int)
+    parser.add_argument("--remove", action="store_true")
     args = parser.parse_args(argv)
     layout = Layout(args.dir)
+    try:
+        return _serve(layout, args)
+    finally:
+        if args.remove:
+            layout.remove_all()
+
+
+def _serve(layout: Layout, args: argparse.Namespace) -> int:
     public_key = Authority.public_key_path(layout.keys)
     # the launcher first: nothing of this process but a few imports is in it
     launcher_pid, channel = launcher.start(args.name, public_key)
@@ -47,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             name_process("stage-worker")
             from cluster import worker
 
-            asyncio.run(worker.run(layout, args.name, args.address, args.root, service_pid, channel))
+            asyncio.run(worker.run(layout, args.name, args.address, args.root, service_pid, channel, args.ready))
             status = 0
         except TimeoutError:
             _say(f"stage node {args.name}: no head appeared in {args.dir}")
@@ -60,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
             sys.stderr.flush()
             os._exit(status)
     channel.close()
+    if args.ready is not None:
+        os.close(args.ready)
     return watch({launcher_pid, worker_pid})
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import json
+import os
 import signal
 import socket
 from dataclasses import asdict
@@ -21,8 +23,10 @@ HEAD_SECONDS = 30
 RELAY_BYTES = 1 << 16
 
 
-async def run(layout: Layout, name: str, address: str, root: str, service_pid: int, launcher: socket.socket) -> None:
-    """Join the head's cluster and serve until the head goes away or SIGTERM comes."""
+async def run(
+    layout: Layout, name: str, address: str, root: str, service_pid: int, launcher: socket.socket, ready: int | None
+) -> None:
+    """Join the head's cluster, say so on `ready`, and serve until the head goes away or SIGTERM comes."""
     from cluster.servers import StagingWorker
 
     settings.apply(layout.base)
@@ -57,6 +61,10 @@ async def run(layout: Layout, name: str, address: str, root: str, service_pid: i
     door = await _open_door(layout.door(name), head, files, name)  # first: a node that has joined has its door
     try:
         async with worker:
+            if ready is not None:
+                with contextlib.suppress(BrokenPipeError):  # whoever started us does not wait
+                    os.write(ready, b"up\n")
+                os.close(ready)
             loop = asyncio.get_running_loop()
             ended = asyncio.Event()
             loop.add_signal_handler(signal.SIGTERM, ended.set)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from cluster import console, door, embedded
+from cluster import console, door, embedded, startup
 from cluster.commands.options import cluster_option
 from cluster.commands.up import SERVICES
 from cluster.layout import Layout, find, personal
@@ -64,7 +64,7 @@ def command(job: str, count: int | None, dry_run: bool, cluster_dir: str | None,
 
 def _nodes_up(layout: Layout) -> dict[str, JobNode]:
     """The nodes of the running cluster that are up; none where no cluster runs."""
-    if not embedded.running(layout):
+    if not startup.running(layout):
         return {}
     answer = door.ask(layout, {"op": "status"})
     return {n["name"]: JobNode(n["name"], 0, n["address"], n["root"]) for n in answer["nodes"] if n["state"] == "up"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster import door, embedded
+from cluster import door, embedded, startup
 from cluster.commands.up import SERVICES
 from cluster.layout import Layout
 from support import leaks
@@ -30,7 +30,7 @@ def embedded_cluster(count: int, watched: leaks.Watched) -> Iterator[Layout]:
         watched.trees.remove(layout.base)
         members = cluster_processes(layout)
         ports = leaks.listening(members)
-        if embedded.running(layout):
+        if startup.running(layout):
             assert ports
             embedded.stop(layout)
         assert not [process for process in members if leaks.alive(process)]

@@ -1,0 +1,136 @@
+"""On a host: turn an ssh session's process into the node service. It is given all it needs on stdin, and asks nothing.
+
+Its first line of input is one JSON object (`cluster.remote.Kit`). The answer on stdout is one JSON line, after
+the node has joined or could not: {"up": pid} or {"error": an error in its wire form}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster import forking, keyfiles, node
+from cluster.layout import HeadInfo, Layout
+from cluster.startup import NodeSpec, versions
+from staging.mover.errors import RefusedError, StageError, TemporaryError, UsageError, describe
+
+MAX_SKEW = 25.0  # seconds; credentials put up with 30
+MAX_PAYLOAD = 1 << 20
+TAIL_BYTES = 4096
+
+
+def main() -> int:
+    """Start the service and wait until it has joined; the exit code, 0 when it has."""
+    os.umask(0o077)
+    go_read, go_write = os.pipe()
+    ready_read, ready_write = os.pipe()
+    # Forked before any key has been read: the launcher, which the service forks, shall not have them in its memory
+
+    def service() -> int:
+        os.close(go_write)
+        os.close(ready_read)
+        return _service(go_read, ready_write)
+
+    pid = forking.fork(service)
+    os.close(go_read)
+    os.close(ready_write)
+    try:
+        answer: dict[str, Any] = {"up": _start(go_write, ready_read, pid)}
+    except StageError as error:
+        answer = {"error": error.to_wire()}
+    except Exception as error:
+        answer = {"error": StageError(describe(error)[0]).to_wire()}
+    print(json.dumps(answer), flush=True)  # noqa: T201 - the answer
+    return 0 if "up" in answer else 1
+
+
+def _service(go: int, ready: int) -> int:
+    """The service's process: detached from the session, it waits until its files are there."""
+    os.setsid()
+    with open(go, "rb") as file:
+        order = file.read()
+    if not order:
+        return 0
+    told = json.loads(order)
+    layout = Layout(Path(told["dir"]))
+    log = os.open(_log(layout), os.O_WRONLY | os.O_APPEND)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for target, fd in enumerate((null, log, log)):
+        os.dup2(fd, target)
+    os.chdir("/")
+    return node.main([*NodeSpec(**told["node"]).arguments(layout.base), "--ready", str(ready), "--remove"])
+
+
+def _start(go: int, ready: int, pid: int) -> int:
+    line = sys.stdin.buffer.readline(MAX_PAYLOAD)
+    if not line.endswith(b"\n"):
+        raise TemporaryError("the session ended before it said what to start")
+    told = json.loads(line)
+    _check(told)
+    layout = _directory(told["parent"])
+    try:
+        _fill(layout, told)
+        log = os.open(_log(layout), os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(go, "wb") as file:
+            file.write(json.dumps({"dir": str(layout.base), "node": told["node"]}).encode("ascii"))
+        with open(ready, "rb") as file:
+            if file.read(1):
+                return pid
+        os.waitpid(pid, 0)
+        raise TemporaryError(f"the node service ended: {_last_line(log)}")
+    except BaseException:
+        layout.remove_all()
+        raise
+
+
+def _check(told: dict[str, Any]) -> None:
+    for name, here in versions().items():
+        wanted = told["versions"].get(name)
+        if here != wanted:
+            raise UsageError(
+                f"{name} is {here} under {sys.executable} and {wanted} on this host",
+                "install the same version there, or give --python",
+            )
+    skew = time.time() - told["time"]
+    if abs(skew) > MAX_SKEW:
+        raise RefusedError(
+            f"its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host's", "set the clocks"
+        )
+
+
+def _directory(named: str) -> Layout:
+    """A new directory for this node alone."""
+    # not below /run/user, which a login manager removes at the end of the user's last session
+    parent = Path(named or f"{os.environ.get('TMPDIR') or '/tmp'}/longshore-{os.geteuid()}")  # noqa: S108 - checked
+    while True:
+        keyfiles.own_directory(parent)
+        base = parent / f"node-{secrets.token_hex(4)}"
+        try:
+            base.mkdir(mode=0o700)
+        except (FileExistsError, FileNotFoundError):  # another node that just ended removed the empty parent
+            continue
+        return Layout(base)
+
+
+def _fill(layout: Layout, told: dict[str, Any]) -> None:
+    layout.keys.mkdir(mode=0o700)
+    layout.logs.mkdir(mode=0o700)
+    layout.node(told["node"]["name"]).mkdir(mode=0o700, parents=True)
+    for name, content in told["keys"].items():
+        keyfiles.write(layout.keys / Path(name).name, content.encode("ascii"))
+    layout.write_head(HeadInfo(**told["head"]))
+
+
+def _log(layout: Layout) -> Path:
+    return layout.logs / "node.log"
+
+
+def _last_line(log: int) -> str:
+    size = os.fstat(log).st_size
+    lines = os.pread(log, TAIL_BYTES, max(0, size - TAIL_BYTES)).decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it left no word"
