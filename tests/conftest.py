@@ -16,6 +16,9 @@ from cluster.layout import Layout, personal
 from support import leaks
 from support.cli import Cli
 from support.clusters import embedded_cluster
+from tests.hosts.fixtures import hosts
+
+__all__ = ["hosts"]
 
 settings.register_profile("everyday", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

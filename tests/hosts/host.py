@@ -30,6 +30,7 @@ class Host:
         self.name = place.name
         self.pid: int | None = None
         self._pidfd: int | None = None
+        self._services: set[int] = set()
         self._children: list[subprocess.Popen[Any]] = []
 
     def __repr__(self) -> str:
@@ -146,6 +147,15 @@ class Host:
 
     def came_up(self, pid: int) -> None:
         self.pid, self._pidfd = pid, os.pidfd_open(pid)
+
+    def is_ready(self) -> None:
+        """Its init has started the services, and nobody has started anything else yet."""
+        pid = self._up()
+        self._services = {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+    def own_processes(self) -> set[int]:
+        """The pids of the host's init and services, as the caller sees them."""
+        return set() if self.pid is None else {self.pid, *self._services}
 
     def kill(self) -> None:
         """Kill the host's init, and so every process on the host, and wait until all are gone."""

@@ -128,8 +128,13 @@ def _batch(command: str, lines: list[str]) -> None:
 
 def _start(service: dict[str, Any]) -> None:
     for directory in service["directories"]:
-        Path(directory).mkdir(mode=0o755, parents=True)
+        if os.path.islink(directory):  # to the machine's own
+            os.unlink(directory)
+        os.makedirs(directory, mode=0o755)
         os.chown(directory, service["uid"], service["gid"])
+    for name, (mode, text) in service["files"].items():
+        _write(Path(name), mode, text)
+        os.chown(name, service["uid"], service["gid"])
     log = os.open(f"/run/{service['name']}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     subprocess.Popen(
         service["argv"],

@@ -4,7 +4,7 @@ It ends when its owner ends or closes the control socket, and nothing of the clu
 every init when the keeper goes, and with an init all processes of its host.
 
 `python -m tests.hosts.keeper SOCKET OWNER USERNS`: the fd of the control socket, the pid of the owner, 1 to make a
-user namespace. Each message is a host to boot (JSON) with a socket on which the host's init talks.
+user namespace. Each message is a host to boot or a forwarder to start (JSON), with a socket on which that talks.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-from tests.hosts import init, kernel
+from tests.hosts import delay, init, kernel
 
 LARGEST = 1 << 20
+FAREWELL_SECONDS = 5.0
 
 
 def main() -> None:
@@ -34,6 +36,9 @@ def main() -> None:
         become_root_of_user_namespace()
     kernel.adopt_orphans()
     kernel.unshare(kernel.CLONE_NEWNET)
+    for scope in ("all", "default"):  # a switch has no addresses and says nothing of its own
+        with contextlib.suppress(OSError), open(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6", "w") as file:
+            file.write("1")
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -48,8 +53,14 @@ def main() -> None:
         if control.fileno() in ready:
             message, fds, _, _ = socket.recv_fds(control, LARGEST, 1)
             if not message:
+                wait_for_children()
                 return
-            fork(json.loads(message), socket.socket(fileno=fds[0]))
+            spec, talk = json.loads(message), socket.socket(fileno=fds[0])
+            with talk:
+                if "forward" in spec:
+                    fork_forwarder(spec, talk)
+                else:
+                    fork_host(spec, talk)
 
 
 def become_root_of_user_namespace() -> None:
@@ -66,7 +77,36 @@ def reap() -> None:
             pass
 
 
-def fork(spec: dict[str, Any], talk: socket.socket) -> None:
+def wait_for_children() -> None:
+    """The owner has told them all to end: leave none of them to the machine's init."""
+    deadline = time.monotonic() + FAREWELL_SECONDS
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.001)
+
+
+def fork_forwarder(spec: dict[str, Any], talk: socket.socket) -> None:
+    me = os.pidfd_open(os.getpid())
+    if os.fork() == 0:
+        _guarded(talk, lambda: _forward(spec, talk, me))
+    os.close(me)
+
+
+def _forward(spec: dict[str, Any], talk: socket.socket, keeper: int) -> None:
+    signal.set_wakeup_fd(-1)
+    if _dies_with(keeper):
+        talk.send(json.dumps({"pid": os.getpid()}).encode())
+        delay.forward(spec["forward"], spec["delay"], talk)
+
+
+def _dies_with(keeper: int) -> bool:
+    """Tie this process's life to its parent's; false if that is over already."""
+    kernel.die_with_parent(signal.SIGKILL)
+    return not select.select([keeper], [], [], 0)[0]
+
+
+def fork_host(spec: dict[str, Any], talk: socket.socket) -> None:
     """Start a host's init. A PID namespace begins with the next child, so a process in between makes it and ends."""
     me = os.pidfd_open(os.getpid())
     adopted, adopt = os.pipe()
@@ -77,7 +117,6 @@ def fork(spec: dict[str, Any], talk: socket.socket) -> None:
     os.write(adopt, b"\0")
     for fd in (me, adopted, adopt):
         os.close(fd)
-    talk.close()
 
 
 def _between(spec: dict[str, Any], talk: socket.socket, keeper: int, adopted: int, adopt: int) -> None:
@@ -91,10 +130,8 @@ def _between(spec: dict[str, Any], talk: socket.socket, keeper: int, adopted: in
     os.close(adopt)
     if os.read(adopted, 1) != b"\0":
         return
-    kernel.die_with_parent(signal.SIGKILL)
-    if select.select([keeper], [], [], 0)[0]:
-        return
-    init.run(spec, talk)
+    if _dies_with(keeper):
+        init.run(spec, talk)
 
 
 def _guarded(talk: socket.socket, work: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 
 UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -15,6 +16,7 @@ BUCKET_SECONDS = 0.004  # long enough for a timer that comes late, short enough 
 BUCKET_LEAST = 8_000  # bytes: a few full frames
 QUEUE = "50ms"
 PER_MILLION = 1_000_000
+COPIED = 0x79  # a packet that has been doubled: the copy passes the rules too
 
 
 class HostsError(Exception):
@@ -31,6 +33,9 @@ class Link:
     delay: str | None = None
     cut: bool = False
 
+    def faulty(self) -> bool:
+        return self.loss is not None or self.duplicates is not None
+
 
 @dataclass(frozen=True)
 class Place:
@@ -45,13 +50,17 @@ class Place:
     def __post_init__(self) -> None:
         low = f"{self.index >> 8}.{self.index & 255}"
         object.__setattr__(self, "addresses", tuple(f"10.{79 + nic}.{low}" for nic in range(self.nics)))
-        object.__setattr__(self, "addresses6", tuple(f"fd79:0:0:{nic}::{self.index:x}" for nic in range(self.nics)))
+        object.__setattr__(self, "addresses6", tuple(_ula(nic, self.index) for nic in range(self.nics)))
 
     def ports(self) -> list[str]:
         return [f"{self.name}-{nic}" for nic in range(self.nics)]
 
     def devices(self) -> list[str]:
         return [f"eth{nic}" for nic in range(self.nics)]
+
+
+def _ula(nic: int, index: int) -> str:
+    return str(IPv6Address(f"fd79:0:0:{nic:x}::{index:x}"))
 
 
 def bits(rate: str) -> float:
@@ -77,6 +86,13 @@ def _number(text: str, units: dict[str, float] | dict[str, int], what: str, exam
     if match is None or match[2] not in units:
         raise HostsError(f"{text!r} is not {what}: give a number and one of {', '.join(units)}, such as {example!r}")
     return float(match[1]) * units[match[2]]
+
+
+def check(link: Link) -> None:
+    """Raise HostsError for a setting that cannot be read."""
+    for value, read in ((link.rate, bits), (link.loss, share), (link.duplicates, share), (link.delay, seconds)):
+        if value is not None:
+            read(value)
 
 
 def switch_lines(nics: int) -> list[str]:
@@ -119,9 +135,32 @@ def rate_lines(devices: list[str], rate: str | None) -> list[str]:
     return [f"qdisc replace dev {d} root tbf rate {bits(rate):.0f}bit burst {burst} latency {QUEUE}" for d in devices]
 
 
-def port_lines(place: Place, cut: bool) -> list[str]:
+def wire(port: str) -> str:
+    """The forwarder's other end when packets of `port` are delayed."""
+    return f"{port}w"
+
+
+def detour_lines(place: Place) -> list[str]:
+    """`ip`, in the switch: a second link takes the port's place at the bridge; a forwarder is to join the two."""
+    lines = []
+    for nic, port in enumerate(place.ports()):
+        lines += [
+            f"link set {port} nomaster",
+            f"link add {wire(port)} type veth peer name {port}b",
+            f"link set {port}b master br{nic} up",
+            f"link set {wire(port)} up",
+        ]
+    return lines
+
+
+def plug_lines(place: Place) -> list[str]:
+    """`ip`, in the switch: the port itself is at the bridge again."""
+    return [f"link set {port} master br{nic}" for nic, port in enumerate(place.ports())]
+
+
+def port_lines(place: Place, detour: bool, cut: bool) -> list[str]:
     """`bridge`, in the switch: the bridge lets nothing through a port that is cut, and the host is not told."""
-    return [f"link set dev {port} state {0 if cut else 3}" for port in place.ports()]
+    return [f"link set dev {port}{'b' * detour} state {0 if cut else 3}" for port in place.ports()]
 
 
 def segment_lines(devices: list[str]) -> list[str]:
@@ -133,12 +172,12 @@ def fault_lines(place: Place, link: Link) -> str:
     """`nft`, in the switch: what is lost or doubled on the way to the host, before its rate limit."""
     table = f"faults_{place.name}"
     text = f"table netdev {table}\ndelete table netdev {table}\n"
-    if link.loss is None and link.duplicates is None:
+    if not link.faulty():
         return text
     text += f"table netdev {table} {{\n"
     for nic, port in enumerate(place.ports()):
-        text += f'chain port{nic} {{\ntype filter hook egress device "{port}" priority 0\n'
-        for percent, verdict in ((link.loss, "drop"), (link.duplicates, f'dup to "{port}"')):
+        text += f'chain port{nic} {{\ntype filter hook egress device "{port}" priority 0\nmeta mark {COPIED} accept\n'
+        for percent, verdict in ((link.loss, "drop"), (link.duplicates, f'meta mark set {COPIED} dup to "{port}"')):
             if percent is not None:
                 text += f"numgen random mod {PER_MILLION} < {share(percent) * PER_MILLION:.0f} {verdict}\n"
         text += "}\n"

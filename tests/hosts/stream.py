@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 from tests.hosts.host import Host
 
@@ -39,7 +40,7 @@ def one_stream(source: Host, destination: Host, nbytes: int, nic: int = 0, port:
     """
     python = [sys.executable, "-I", "-S", "-c"]
     words = [destination.addresses[nic], str(port), str(nbytes)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with destination.popen([*python, RECEIVE, *words], **pipes) as receiver:
         try:
             assert receiver.stdout is not None

@@ -1,7 +1,8 @@
 """What a test may leave behind: nothing. A snapshot of what the test run has alive, and its difference to a later one.
 
 A process belongs to the run when it descends from it or carries its mark in the environment, which also finds what was
-orphaned. Daemons of wider-scoped fixtures are in the first snapshot; only their listening ports are compared, since
+orphaned. What a running test cluster owns beside its keeper comes and goes with its hosts; the keeper stands for it.
+Daemons of wider-scoped fixtures are in the first snapshot; only their listening ports are compared, since
 they pool connections.
 """
 
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from tests.hosts.cluster import own_processes
 
 MARK = "LONGSHORE_TEST_RUN"
 GRACE_SECONDS = 8.0
@@ -44,7 +47,8 @@ class Watched:
 
 def snapshot(watched: Watched, partials: bool = True) -> Snapshot:
     """The state now; with `partials`, partial replicas below the watched trees are files too."""
-    processes = run_processes()
+    own = own_processes()
+    processes = [process for process in run_processes() if process.pid not in own]
     tops = (entry.path for top in watched.tops for entry in _entries(top))
     areas = (path for tree in watched.trees for path in partial_replicas(tree)) if partials else ()
     return Snapshot(
