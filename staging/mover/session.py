@@ -141,7 +141,8 @@ class SinkSession(Session):
         if order["op"] == "run":
             source = Peer(*order["source"])
             self.progress_seconds = float(order.get("every", PROGRESS_SECONDS))
-            self._root = bytes.fromhex(order.get("root", "")) or None
+            if order.get("root"):  # it came before this mover was there to be told; else it may be here already
+                self._root = bytes.fromhex(order["root"])
             self._turn(order)
             self.spawn(lambda: self._run(int(order["stripes"]), source))
         elif order["op"] == "feeds":
