@@ -3,11 +3,12 @@
     python -m benchmarks.broadcast [--only SCENARIO]... [--repeat 3] [--quick] [--out DIR]
 
 Needs root, sshd, and of the peers (Debian: slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge udpcast uftp
-clustershell rsync) those that are to take part. Everything in a scenario takes turns in one run. The limit is one TCP stream
+clustershell rsync) those that are to take part. All of a scenario takes turns in one run. The limit is one TCP stream
 from the head to one node, of the same bytes. pcp's time is that of its whole command, verification included; the
-staging cluster is up before, as is sbcast's Slurm. After each copy every node's files are compared with the source. A full
-run writes broadcast.json (see benchmarks.harness) and broadcast.svg into docs/benchmarks; `--only` and `--quick`, which
-takes tiny sizes to see that all works, write only where --out says.
+staging cluster is up before, as is sbcast's Slurm. After each copy every node's files are compared with the source.
+
+A full run writes broadcast.json (see benchmarks.harness) and broadcast.svg into docs/benchmarks. `--only` and `--quick`
+(tiny sizes, to see that all works) write only where --out says.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ bench.finish()
 
 The file, NAME.json: `benchmark`, `date`, `machine` (`cpu`, `cores`, `memory_gib`, `kernel`, `load_average` before and
 after), `versions`, and two lists. `samples`, what was measured: `group`, `label`, `unit`, `runs` (one figure each, in
-their order), `median`, `spread` ((max - min) / median), `note` ("once": too slow to be repeated; "at least": ended at its
-time limit; "skipped: ..." and then no runs). `results`, what follows from it: `id`, `what`, `value`, `unit`, `aim` and
-`met` (null where nothing was promised), `runs`.
+their order), `median`, `spread` ((max - min) / median), `note` ("once": too slow to be repeated; "at least": ended at
+its time limit; "skipped: ..." and then no runs). `results`, what follows from it: `id`, `what`, `value`, `unit`, `aim`
+and `met` (null where nothing was promised), `runs`.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Benchmark:
     ) -> dict[str, Sample]:
         """Measure in turn (A B A B ...), so that a slow spell of the machine meets all; ratios are to the first.
 
-        An alternative whose figure is over `once_over`, or that was cut off, is not run again. One that raises Skipped is
-        left out of what is returned.
+        An alternative whose figure is over `once_over`, or that was cut off, is not run again. One that raises Skipped
+        is left out of what is returned.
         """
         if runs < self.least:
             raise ValueError(f"{runs} runs are too few for a median: take at least {self.least}")

@@ -1,8 +1,8 @@
-"""The peers of pcp, as Debian packages them: each copies the rig's source to all of its nodes and says how long it took.
+"""The peers of pcp, as Debian packages them: each copies the rig's source to all its nodes and says how long it took.
 
-All read the source on the head and write /scratch/out/source on every node. What is counted: the time of the command, or
-of the loop of commands. udpcast's receivers and uftp's daemons run before and are not counted, nor is Slurm's
-allocation; they check no contents.
+All read the source on the head and write /scratch/out/source on every node. What is counted is the time of the command,
+or of the loop of commands. udpcast's receivers and uftp's daemons run before and are not counted, nor is Slurm's
+allocation; none of them checks contents, but for ssh's MACs.
 """
 
 from __future__ import annotations
