@@ -6,9 +6,13 @@ the node has joined or could not: {"up": pid} or {"error": an error in its wire 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import secrets
+import select
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,7 +21,7 @@ from typing import Any
 from cluster import forking, keyfiles, node
 from cluster.layout import HeadInfo, Layout
 from cluster.startup import NodeSpec, versions
-from staging.mover.errors import RefusedError, StageError, TemporaryError, UsageError, describe
+from staging.mover.errors import RefusedError, SpaceError, StageError, TemporaryError, UsageError, describe
 
 MAX_SKEW = 25.0  # seconds; credentials put up with 30
 MAX_PAYLOAD = 1 << 20
@@ -58,6 +62,7 @@ def _service(go: int, ready: int) -> int:
         return 0
     told = json.loads(order)
     layout = Layout(Path(told["dir"]))
+    _hold(layout.base)
     log = os.open(_log(layout), os.O_WRONLY | os.O_APPEND)
     null = os.open(os.devnull, os.O_RDONLY)
     for target, fd in enumerate((null, log, log)):
@@ -74,14 +79,21 @@ def _start(go: int, ready: int, pid: int) -> int:
     _check(told)
     layout = _directory(told["parent"])
     try:
-        _fill(layout, told)
+        try:
+            _fill(layout, told)
+        except SpaceError as error:
+            raise SpaceError(error.message, "free space there, or give --node-dir") from None
         log = os.open(_log(layout), os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(go, "wb") as file:
             file.write(json.dumps({"dir": str(layout.base), "node": told["node"]}).encode("ascii"))
-        with open(ready, "rb") as file:
-            if file.read(1):
-                return pid
+        heard = select.select([ready, sys.stdin], [], [])[0]
+        if ready in heard and os.read(ready, 1):
+            return pid
+        if ready not in heard:
+            os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
+        if ready not in heard:
+            raise TemporaryError("the session ended before the node had joined")
         raise TemporaryError(f"the node service ended: {_last_line(log)}")
     except BaseException:
         layout.remove_all()
@@ -96,6 +108,10 @@ def _check(told: dict[str, Any]) -> None:
                 f"{name} is {here} under {sys.executable} and {wanted} on this host",
                 "install the same version there, or give --python",
             )
+    if os.geteuid() != told["head"]["uid"]:
+        raise RefusedError(
+            f"you are uid {os.geteuid()} there and uid {told['head']['uid']} here", "log in as the same user"
+        )
     skew = time.time() - told["time"]
     if abs(skew) > MAX_SKEW:
         raise RefusedError(
@@ -114,7 +130,22 @@ def _directory(named: str) -> Layout:
             base.mkdir(mode=0o700)
         except (FileExistsError, FileNotFoundError):  # another node that just ended removed the empty parent
             continue
+        _hold(base)
+        _sweep(parent)
         return Layout(base)
+
+
+def _hold(base: Path) -> None:
+    """Until the calling process ends, nobody takes the directory for one that was left behind."""
+    fcntl.flock(os.open(base / ".lock", os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), fcntl.LOCK_SH)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what services left here that had no time to end, as when the power failed."""
+    for lock in parent.glob("node-*/.lock"):
+        with contextlib.suppress(OSError), open(lock, "rb") as file:  # gone just now, or held
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Layout(lock.parent).remove_all()
 
 
 def _fill(layout: Layout, told: dict[str, Any]) -> None:

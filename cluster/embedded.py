@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -17,14 +15,23 @@ from collections.abc import Sequence
 from cluster import door
 from cluster.keyfiles import locked
 from cluster.layout import Layout, personal
-from cluster.nodes import resolve_count
-from cluster.startup import START_SECONDS, NodeSpec, prepare, running, spawn, start_head
-from staging.mover.errors import TemporaryError, Unreachable, UsageError
+from cluster.nodes import fold, resolve_count
+from cluster.startup import (
+    START_SECONDS,
+    STOP_SECONDS,
+    NodeSpec,
+    StartedHead,
+    prepare,
+    running,
+    spawn,
+    start_head,
+    wait_gone,
+)
+from staging.mover.errors import PartialError, TemporaryError, Unreachable, UsageError
 
 HOST = "127.0.0.1"
 KIND = "local"
 POLL_SECONDS = 0.5
-STOP_SECONDS = 15
 MAX_NODES = 250
 
 
@@ -49,7 +56,7 @@ def start(layout: Layout, count: int, services: Sequence[str], owned: bool = Fal
 def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: bool) -> int | None:
     names = list(resolve_count(count))
     present: set[str] = set()
-    owner = None
+    head: StartedHead | None = None
     started: dict[str, subprocess.Popen[bytes]] = {}
     if running(layout):
         if layout.read_head().kind != KIND:
@@ -58,7 +65,8 @@ def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: b
         present = {n["name"] for n in nodes if n["state"] == "up"}
     else:
         prepare(layout)
-        started["head"], owner = start_head(layout, HOST, KIND, services, owned)
+        head = start_head(layout, HOST, KIND, services)
+        started["head"] = head.process
     for name in names:
         if name not in present:
             started[name] = _start_node(layout, name)
@@ -69,13 +77,16 @@ def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: b
             process.terminate()
         for process in started.values():
             wait_gone(process.pid, STOP_SECONDS)
-        if owner is not None:
-            os.close(owner)
+        if head is not None:
+            os.close(head.owner)  # after its end by SIGTERM, which leaves the logs
         raise
     finally:
         for process in started.values():
             process.returncode = process.returncode or 0  # they are meant to outlive this command
-    return owner
+    if head is None or owned:
+        return head.owner if head else None
+    head.release()
+    return None
 
 
 def _start_node(layout: Layout, name: str) -> subprocess.Popen[bytes]:
@@ -108,8 +119,10 @@ def stop(layout: Layout, keep: bool = False) -> None:
     head = layout.read_head()
     if not head.kind:
         raise UsageError(f"the cluster in {layout.base} was not started by `stage up`", "stop its services")
+    left: list[str] = []
     try:
         answer = door.ask(layout, {"op": "down"})
+        left = answer["left"]
         pids = [answer["pid"], *answer["services"]]
     except Unreachable:
         pids = [head.pid] if _is_head(head.pid, layout) else []
@@ -117,6 +130,10 @@ def stop(layout: Layout, keep: bool = False) -> None:
         wait_gone(pid, STOP_SECONDS)
     if not keep:
         remove(layout)
+    if left:
+        raise PartialError(
+            f"the head has ended, but not all was heard of the end of {fold(left)}", "look at what runs there"
+        )
 
 
 def _is_head(pid: int, layout: Layout) -> bool:
@@ -140,18 +157,3 @@ def remove(layout: Layout) -> None:
     if layout.base.parent == personal():
         with contextlib.suppress(OSError):  # other clusters of this user are in it
             personal().rmdir()
-
-
-def wait_gone(pid: int, seconds: float) -> None:
-    """Wait for a process that is perhaps not our child; kill it when it takes too long."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        if not select.select([handle], [], [], seconds)[0]:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)  # where it is this process's own child
-    finally:
-        os.close(handle)

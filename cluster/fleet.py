@@ -23,7 +23,10 @@ CONTROL_SECONDS = 8
 
 @dataclass(frozen=True)
 class Node:
-    """A node: its name, its address, the root of its file tree ("" for the machine's), its service's pid."""
+    """A node: its name, its address, the root of its file tree ("" for the machine's), its service's pid.
+
+    `door` is the socket at which commands there reach the head, `programs` the directory that has them.
+    """
 
     name: str
     address: str
@@ -31,6 +34,8 @@ class Node:
     pid: int
     worker: str
     up: bool
+    door: str = ""
+    programs: str = ""
 
 
 class Secret:
@@ -66,7 +71,7 @@ class Fleet(SchedulerPlugin):
             extra = state.extra.get("stage")
             if extra:
                 name = str(state.name)
-                up[name] = Node(name, extra["address"], extra["root"], extra["pid"], state.address, True)
+                up[name] = Node(name=name, worker=state.address, up=True, **extra)
         self._seen.update(up)
         found = [up.get(name) or replace(node, up=False) for name, node in self._seen.items()]
         return {n.name: n for n in sorted(found, key=lambda n: (len(n.name), n.name))}
@@ -93,6 +98,7 @@ class Fleet(SchedulerPlugin):
         return found.up and (found.worker != node.worker or not node.up)
 
     async def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        self.nodes()  # noted, whether or not anybody asks before it is lost
         async with self.changed:
             self.changed.notify_all()
 

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 LINE_LIMIT = 64 << 20
 FIRST_LINE_SECONDS = 10
+LOSS_SECONDS = 15
 MAX_LINES = 64  # of one command, not yet looked at by its handler
 
 
@@ -98,6 +99,7 @@ class Gateway:
         await self._tracked(reader, writer, peer_of(writer))
 
     async def _forwarded(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        notice_loss(writer.get_extra_info("socket"))
         await self._tracked(reader, writer, None)
 
     async def _tracked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: Caller | None) -> None:
@@ -146,6 +148,15 @@ class Gateway:
         finally:
             for action in call.afterwards if call is not None else ():
                 action()
+
+
+def notice_loss(sock: socket.socket) -> None:
+    """Have an idle TCP connection fail once the other host has been silent for LOSS_SECONDS."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, LOSS_SECONDS // 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, LOSS_SECONDS // 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOSS_SECONDS * 1000)
 
 
 def peer_of(writer: asyncio.StreamWriter) -> Caller:

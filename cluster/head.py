@@ -3,13 +3,15 @@
     python -m cluster.head --dir DIR [--host ADDRESS] [--kind local|hosts] [--owner FD] [--service MODULE ...]
 
 `--owner`: a pipe whose other end the starter holds; when that closes the head ends and removes the cluster's
-directory. `--service`: a module with `install(head)`, by which the rooms above add what they serve.
+directory, unless the starter has written `startup.RELEASED` before. `--service`: a module with `install(head)`, by
+which the rooms above add what they serve.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import datetime
 import importlib
 import os
@@ -19,10 +21,11 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import embedded, pki, settings
+from cluster import embedded, pki, settings, startup
 from cluster.credentials import Authority, Claims, request_digest
 from cluster.fleet import Fleet, Secret
 from cluster.gateway import Call, Caller, Gateway
@@ -32,23 +35,34 @@ from staging.mover.errors import StageError
 from staging.mover.title import name_process
 
 CREDENTIAL_SECONDS = 120
-NODE_SECONDS = 10
+NODE_SECONDS = 15  # for the end of a node
+ANSWER_SECONDS = 2
+LOCAL = "local"
 
 
 class Head:
     """What a service may use: the fleet, the gateway, the authority that signs for users."""
 
-    def __init__(self, layout: Layout, fleet: Fleet, gateway: Gateway, authority: Authority, host: str) -> None:
+    def __init__(
+        self, layout: Layout, fleet: Fleet, gateway: Gateway, authority: Authority, host: str, kind: str
+    ) -> None:
         self.layout = layout
         self.fleet = fleet
         self.gateway = gateway
         self.authority = authority
         self.host = host
+        self.kind = kind
         self.started = time.time()
         self.ending = asyncio.Event()
+        self.ended = asyncio.Event()  # nothing of the nodes is left, as far as can be known
+        self.answered = asyncio.Event()  # that was told to who asked for the end
+        self.asked = False  # by a command
+        self.orphaned = False
+        self._attending: dict[str, asyncio.Event] = {}
         gateway.register("status", self._status)
         gateway.register("down", self._down)
         gateway.register("hello", self._hello)
+        gateway.register("attend", self._attend)
 
     def credential(self, caller: Caller, nodes: Sequence[str], request: LaunchRequest) -> Secret:
         """A signed permission for the caller to have `request` launched on these nodes, once on each."""
@@ -94,8 +108,37 @@ class Head:
         return {"pid": os.getpid(), "started": self.started, "nodes": nodes}
 
     async def _down(self, call: Call) -> dict[str, Any]:
-        call.afterwards.append(self.ending.set)
-        return {"pid": os.getpid(), "services": [n.pid for n in self.fleet.up()]}
+        """Ends the cluster; the pids, on this machine, of what has not ended yet, and the nodes that did not end."""
+        call.afterwards.append(self.answered.set)
+        local = [n.pid for n in self.fleet.up()] if self.kind == LOCAL else []
+        self.asked = True
+        self.ending.set()
+        await self.ended.wait()
+        return {"pid": os.getpid(), "services": local, "left": sorted(self._attending)}
+
+    async def _attend(self, call: Call) -> None:
+        """A node's service holds this connection for as long as anything of it is on its host."""
+        gone = self._attending[call.caller.node] = asyncio.Event()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+            if self._attending.get(call.caller.node) is gone:
+                del self._attending[call.caller.node]
+
+    def hear_owner(self, owner: int) -> None:
+        """The starter has released us, or is gone."""
+        asyncio.get_running_loop().remove_reader(owner)
+        if not os.read(owner, len(startup.RELEASED)):
+            self.orphaned = True
+            self.ending.set()
+
+    async def all_gone(self) -> None:
+        """Wait for the end of those that attend, but not for ever."""
+        waits = [asyncio.create_task(gone.wait()) for gone in self._attending.values()]
+        if waits:
+            await asyncio.wait(waits, timeout=NODE_SECONDS)
+        self.ended.set()
 
 
 def user_name(caller: Caller) -> str:
@@ -105,39 +148,56 @@ def user_name(caller: Caller) -> str:
         return str(caller.uid)
 
 
-async def run(layout: Layout, host: str, kind: str, owner: int | None, services: list[str]) -> list[int]:
-    """Serve until a `down` request, SIGTERM, or the end of the owner; the pids of the node services that were up."""
+@dataclass(frozen=True)
+class Ended:
+    """How the head came to its end: the services that were up on this machine, and whether its owner had gone."""
+
+    services: list[int]
+    orphaned: bool
+
+
+async def run(layout: Layout, host: str, kind: str, owner: int | None, services: list[str]) -> Ended:
+    """Serve until a `down` request, SIGTERM, or the end of the owner."""
     from distributed import Client
 
     from cluster.servers import StagingScheduler
 
     settings.apply(layout.base)
-    now = datetime.datetime.now(datetime.UTC)
-    files = pki.ensure(layout.keys, now=now)
+    files = pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
     secured = settings.security(files)
     gateway = Gateway()
-    async with (
-        StagingScheduler(host=host, port=0, protocol="tls", security=secured, dashboard=False) as scheduler,
-        Client(scheduler.address, asynchronous=True, security=secured) as client,
-    ):
-        head = Head(layout, Fleet(scheduler, client), gateway, Authority.ensure(layout.keys), host)
-        for name in services:
-            importlib.import_module(name).install(head)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, head.ending.set)
-        if owner is not None:
-            loop.add_reader(owner, head.ending.set)
-        await gateway.listen_unix(layout.head_socket)
-        doors = await gateway.listen_tls(host, pki.server_context(files))
-        layout.write_head(HeadInfo(os.getpid(), scheduler.address, host, doors, kind))
-        try:
+    try:
+        async with (
+            StagingScheduler(
+                host=settings.host(host), port=0, protocol="tls", security=secured, dashboard=False
+            ) as scheduler,
+            Client(scheduler.address, asynchronous=True, security=secured) as client,
+        ):
+            head = Head(layout, Fleet(scheduler, client), gateway, Authority.ensure(layout.keys), host, kind)
+            for name in services:
+                importlib.import_module(name).install(head)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, head.ending.set)
+            if owner is not None:
+                loop.add_reader(owner, head.hear_owner, owner)
+            await gateway.listen_unix(layout.head_socket)
+            doors = await gateway.listen_tls(host, pki.server_context(files))
+            layout.write_head(HeadInfo(os.getpid(), scheduler.address, host, doors, os.geteuid(), kind))
             await head.ending.wait()
-            return [node.pid for node in head.fleet.up()]
-        finally:
+            ended = Ended([node.pid for node in head.fleet.up()] if kind == LOCAL else [], head.orphaned)
             layout.head_file.unlink(missing_ok=True)
-            await gateway.close()
-            layout.head_socket.unlink(missing_ok=True)
+        # the scheduler is gone, which the nodes take as their end
+        await head.all_gone()
+        if head.asked:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await head.answered.wait()
+        return ended
+    finally:
+        layout.head_file.unlink(missing_ok=True)
+        await gateway.close()
+        layout.head_socket.unlink(missing_ok=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -151,10 +211,10 @@ def main(argv: list[str] | None = None) -> int:
     layout = Layout(args.dir)
     name_process("stage-head")
     try:
-        services = asyncio.run(run(layout, args.host, args.kind, args.owner, args.service))
-        if args.owner is not None:
-            for pid in services:
-                embedded.wait_gone(pid, NODE_SECONDS)
+        ended = asyncio.run(run(layout, args.host, args.kind, args.owner, args.service))
+        if ended.orphaned:
+            for pid in ended.services:
+                startup.wait_gone(pid, NODE_SECONDS)
             embedded.remove(layout)
     except StageError as error:
         print(f"stage head: {error}", file=sys.stderr)  # noqa: T201 - this is its log

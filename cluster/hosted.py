@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import queue
-import socket
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +18,7 @@ from cluster.hosts import Host
 from cluster.keyfiles import locked
 from cluster.layout import Layout
 from cluster.remote import Kit, Session
-from cluster.startup import START_SECONDS, NodeSpec, prepare, running, start_head, wait_head
+from cluster.startup import START_SECONDS, NodeSpec, StartedHead, prepare, running, start_head, wait_head
 from staging.mover.errors import StageError, TemporaryError, UsageError, describe
 
 KIND = "hosts"
@@ -82,30 +80,38 @@ class _Start:
         there = running(self._layout)
         if there:
             hosts = self._missing(hosts)
-        places = [place for _, place in self._good(_Crowd(hosts, self._find, self._options.at_once), lambda h: h.name)]
-        head: subprocess.Popen[bytes] | None = None
+        head: StartedHead | None = None
         try:
+            found = _Crowd(hosts, self._find, self._options.at_once)
+            places = [place for _, place in self._good(found, lambda host: host.name)]
             if places and not there:
                 prepare(self._layout)
-                head, _ = start_head(self._layout, self._options.address or _route(places), KIND, services)
+                head = start_head(self._layout, self._options.address or _route(places), KIND, services)
             crowd = _Crowd(places, self._reach, self._options.at_once)
             if places:
-                self._kit = Kit.read(self._layout, wait_head(self._layout, head) if head else self._layout.read_head())
+                self._kit = Kit.read(self._layout, wait_head(self._layout, head.process if head else None))
                 self._kit_ready.set()
             for place, _ in self._good(crowd, lambda p: p.host.name):
                 self._outcome.up.append(place.host.name)
                 self._tell(place.host.name, None)
         except BaseException:
-            _end(self._layout, head)
+            self._dialer.close()
+            self._undo(head, there)
             raise
         finally:
             self._dialer.close()
             self._kit_ready.set()
-        if not self._outcome.up:
-            _end(self._layout, head)
-        elif head is not None:
-            head.returncode = 0  # it is meant to outlive this command
+        if head is not None and self._outcome.up:
+            head.release()
+        else:
+            self._undo(head, there)
         return self._outcome
+
+    def _undo(self, head: StartedHead | None, there: bool) -> None:
+        if head is not None:
+            head.end()
+        elif not there:
+            embedded.remove(self._layout)
 
     def _missing(self, hosts: Sequence[Host]) -> list[Host]:
         if self._layout.read_head().kind != KIND:
@@ -126,6 +132,8 @@ class _Start:
             session = Session(client, self._options.python)
             if not self._kit_ready.wait(START_SECONDS) or self._kit is None:
                 raise TemporaryError("the head did not come up")
+            if _is_loopback(place.address) and not _is_loopback(self._kit.head.host):
+                raise UsageError(f"its address {place.address} is of use on this host only", "give NAME=ADDRESS")
             spec = NodeSpec(place.host.name, place.address, "")
             return session.start(self._kit.payload(spec, self._options.directory))
         finally:
@@ -175,27 +183,12 @@ class _Crowd(Generic[T, R]):
 
 
 def _route(places: Sequence[_Place]) -> str:
-    """This host's own address on the way to most of them; one that only this host has, if it is the only one."""
-    found = Counter(address for place in places if (address := _local_address(place.address)))
+    """This host's own address on the way to most of the hosts, and rather not one that only this host can reach."""
+    found = Counter(address for place in places if (address := ssh.own_address(place.address)))
     if not found:
-        raise TemporaryError("there is no route to any of the hosts", "give --address")
-    return max(found, key=lambda address: (not ipaddress.ip_address(address).is_loopback, found[address]))
+        raise TemporaryError("there is no way to any of the hosts", "give --address")
+    return max(found, key=lambda address: (not _is_loopback(address), found[address]))
 
 
-def _local_address(far: str) -> str:
-    family = socket.AF_INET6 if ":" in far else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect((far, 9))  # sends nothing
-        except OSError:
-            return ""
-        return str(sock.getsockname()[0])
-
-
-def _end(layout: Layout, head: subprocess.Popen[bytes] | None) -> None:
-    """End a head that was started in vain, and with it what had joined."""
-    if head is not None:
-        head.terminate()
-        embedded.wait_gone(head.pid, embedded.STOP_SECONDS)
-        head.returncode = 0
-        embedded.remove(layout)
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback

@@ -64,7 +64,7 @@ def parse(lines: Iterable[str], source: str = "") -> tuple[Host, ...]:
     if not found:
         raise UsageError(f"{source or 'the node set'} names no host", _EXAMPLE)
     if len(found) > MAX_HOSTS:
-        raise UsageError(f"{len(found)} hosts are more than {MAX_HOSTS}", "name fewer")
+        raise UsageError(f"{source or 'the node set'} names {len(found)} hosts, the limit is {MAX_HOSTS}", "name fewer")
     return tuple(found.values())
 
 

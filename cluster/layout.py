@@ -25,6 +25,7 @@ class HeadInfo:
     scheduler: str
     host: str
     doors: int  # TCP port at which nodes hand their own door's connections on
+    uid: int  # whose cluster it is
     kind: str  # how its nodes were started: "local" or "hosts" by `stage up`, "" by others
 
 

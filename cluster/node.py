@@ -2,25 +2,29 @@
 
     python -m cluster.node --dir DIR --name n1 --address 127.0.0.2 [--root DIR/nodes/n1/root] [--ready FD] [--remove]
 
-`--ready`: gets the line "up" once the node has joined, and is closed without one when it could not. `--remove`: DIR
-is this node's alone and goes with it. Whoever started the service decides what happens after its end.
+`--ready`: gets the line "up" once the node has joined, and is closed without one when it could not. `--remove`:
+DIR is this node's alone and goes with it, and the head hears when it has gone. Whoever started the service decides what
+happens after its end.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import datetime
 import os
 import signal
+import socket
 import sys
 import traceback
 from pathlib import Path
 
-from cluster import launcher
+from cluster import attendance, launcher
 from cluster.credentials import Authority
 from cluster.forking import die_with
 from cluster.layout import Layout
+from cluster.startup import NodeSpec
 from staging.mover.errors import StageError
 from staging.mover.title import name_process
 
@@ -37,14 +41,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--remove", action="store_true")
     args = parser.parse_args(argv)
     layout = Layout(args.dir)
+    if not args.remove:
+        return _serve(layout, args, None)
+    # connected by the worker, but open here until this process ends, so that the head sees when nothing is left
+    presence = attendance.unconnected(layout.read_head())
     try:
-        return _serve(layout, args)
+        return _serve(layout, args, presence)
     finally:
-        if args.remove:
-            layout.remove_all()
+        layout.remove_all()
 
 
-def _serve(layout: Layout, args: argparse.Namespace) -> int:
+def _serve(layout: Layout, args: argparse.Namespace, presence: socket.socket | None) -> int:
     public_key = Authority.public_key_path(layout.keys)
     # the launcher first: nothing of this process but a few imports is in it
     launcher_pid, channel = launcher.start(args.name, public_key)
@@ -58,7 +65,8 @@ def _serve(layout: Layout, args: argparse.Namespace) -> int:
             name_process("stage-worker")
             from cluster import worker
 
-            asyncio.run(worker.run(layout, args.name, args.address, args.root, service_pid, channel, args.ready))
+            service = worker.Service(service_pid, channel, args.ready, presence)
+            asyncio.run(worker.run(layout, NodeSpec(args.name, args.address, args.root), service))
             status = 0
         except TimeoutError:
             _say(f"stage node {args.name}: no head appeared in {args.dir}")
@@ -83,12 +91,12 @@ def watch(children: set[int]) -> int:
     def on_term(*_: object) -> None:
         nonlocal asked
         asked = True
-        for pid in children:
-            os.kill(pid, signal.SIGTERM)
+        send(signal.SIGTERM)
 
-    def on_alarm(*_: object) -> None:
+    def send(number: signal.Signals) -> None:
         for pid in children:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # reaped just now
+                os.kill(pid, number)
 
     signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -98,9 +106,8 @@ def watch(children: set[int]) -> int:
         children.discard(pid)
         if first:
             first = False
-            for other in children:
-                os.kill(other, signal.SIGTERM)
-            signal.signal(signal.SIGALRM, on_alarm)
+            send(signal.SIGTERM)
+            signal.signal(signal.SIGALRM, lambda *_: send(signal.SIGKILL))
             signal.alarm(GRACE_SECONDS)
     return 0 if asked else 1
 

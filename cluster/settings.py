@@ -37,6 +37,11 @@ def apply(directory: Path) -> None:
     logging.getLogger("distributed").setLevel(logging.WARNING)
 
 
+def host(address: str) -> str:
+    """An address as Dask takes it."""
+    return f"[{address}]" if ":" in address else address
+
+
 def security(files: TlsFiles) -> Security:
     """Mutual TLS for every Dask connection."""
     from distributed.security import Security

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from cluster import processes
+from cluster.door import ENV_DOOR
 from cluster.fleet import Node, Secret
 from cluster.gateway import Call
 from cluster.head import Head
@@ -55,6 +59,7 @@ class Spawn:
         target = f"{self._stdio.value.run}/{spec['rank']}"
         try:
             request = LaunchRequest.from_mapping({"kind": "command", **spec})
+            request = replace(request, env=_at(node, request.env))
             credential = self._head.credential(self._call.caller, [node.name], request)
             self._live[target] = node
             label = str(spec["argv"][0]).rsplit("/", 1)[-1]
@@ -87,6 +92,14 @@ class Spawn:
         fleet = self._head.fleet
         orders = [fleet.control(node, target, order) for target, node in self._live.items()]
         await asyncio.gather(*orders, return_exceptions=True)
+
+
+def _at(node: Node, env: Mapping[str, str]) -> dict[str, str]:
+    """A job's environment with what may differ from host to host: the node's own door, and where our commands are."""
+    if not env.get(ENV_DOOR) or not node.door:
+        return dict(env)
+    path = env.get("PATH", "").split(os.pathsep)
+    return {**env, ENV_DOOR: node.door, "PATH": os.pathsep.join([*path, *{node.programs}.difference(path)])}
 
 
 async def _all(tasks: list[asyncio.Task[None]]) -> None:

@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
+import re
 import shlex
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import paramiko
 
+from cluster.gateway import notice_loss
 from staging.mover.errors import RefusedError, StageError, TemporaryError, Unreachable, UsageError
 
 CONNECT_SECONDS = 10.0
 _CONFIG_SECONDS = 10
+_NO_KEYS = "No authentication methods available"  # paramiko's words for it, which have no class
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what fails is told by us, in a line
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Config:
     jump: str
     command: str
     agent: bool
+    family: socket.AddressFamily = socket.AF_UNSPEC
 
     @property
     def known_name(self) -> str:
@@ -87,9 +95,15 @@ def _config(text: str) -> Config:
         known_hosts=tuple(str(Path(file).expanduser()) for file in known),
         known_as=one("hostkeyalias"),
         jump=one("proxyjump"),
-        command=one("proxycommand"),
+        command=_expand(one("proxycommand"), {"h": one("hostname"), "p": one("port"), "r": one("user")}),
         agent=said.get("identityagent", [""])[0] != "none",
+        family=_FAMILIES.get(one("addressfamily"), socket.AF_UNSPEC),
     )
+
+
+def _expand(command: str, tokens: dict[str, str]) -> str:
+    """The %-tokens of a ProxyCommand, which `ssh -G` leaves as they are."""
+    return re.sub("%(.)", lambda found: "%" if found[1] == "%" else tokens.get(found[1], found[0]), command)
 
 
 def _plain(value: str) -> str:
@@ -97,14 +111,25 @@ def _plain(value: str) -> str:
 
 
 def resolve(config: Config) -> str:
-    """The address behind the host's name. Raises Unreachable."""
+    """The address behind the host's name, the first to which there is a way. Raises Unreachable."""
     try:
-        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(config.host, config.port, config.family, socket.SOCK_STREAM)
     except OSError as error:
         raise Unreachable(
             f"{config.host} cannot be resolved: {error.strerror or error}", "give its address as NAME=ADDRESS"
         ) from None
-    return str(found[0][4][0])
+    addresses = [str(entry[4][0]) for entry in found]
+    return next((address for address in addresses if own_address(address)), addresses[0])
+
+
+def own_address(far: str) -> str:
+    """This host's own address on the way to another; "" where there is no way."""
+    with socket.socket(socket.AF_INET6 if ":" in far else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((far, 9))  # sends nothing
+        except OSError:
+            return ""
+        return str(sock.getsockname()[0])
 
 
 class _Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
@@ -156,9 +181,9 @@ class Dialer:
 
     def _login(self, client: paramiko.SSHClient, config: Config, address: str, deadline: float) -> None:
         client.set_missing_host_key_policy(_Unknown(config))
-        for entry in self._host_keys(config.known_hosts).lookup(config.known_name) or {}:
-            key = (self._host_keys(config.known_hosts).lookup(config.known_name) or {})[entry]
-            client.get_host_keys().add(config.known_name, entry, key)
+        known = self._host_keys(config.known_hosts).lookup(config.known_name)
+        for kind in known or ():
+            client.get_host_keys().add(config.known_name, kind, known[kind])
         where = f"{config.host} port {config.port}"
         try:
             sock = self._socket(config, address or config.host, deadline)
@@ -181,12 +206,11 @@ class Dialer:
                 f"its host key has changed ({error.key.get_name()} {error.key.fingerprint})",
                 f"find out why, then mend {' or '.join(config.known_hosts)}",
             ) from None
-        except paramiko.AuthenticationException:
-            raise RefusedError(
-                f"ssh does not let {config.user} in by key", f"try `ssh {config.user}@{config.host}`, or load the agent"
-            ) from None
         except (paramiko.SSHException, EOFError) as error:
             said = str(error) or "the connection was closed"
+            if isinstance(error, paramiko.AuthenticationException) or said == _NO_KEYS:
+                remedy = f"try `ssh {config.user}@{config.host}`, or load the agent"
+                raise RefusedError(f"ssh does not let {config.user} in by key", remedy) from None
             raise Unreachable(f"ssh to {where} failed: {said}", "is sshd well there?") from None
         except TimeoutError:
             raise Unreachable(f"no answer from {where} within {self._seconds:g} s", "is the host up?") from None
@@ -198,7 +222,9 @@ class Dialer:
             return paramiko.ProxyCommand(config.command)
         left = max(0.1, deadline - time.monotonic())
         if not config.jump:
-            return socket.create_connection((address, config.port), left)
+            sock = socket.create_connection((address, config.port), left)
+            notice_loss(sock)
+            return sock
         *before, last = config.jump.split(",")
         transport = self._jump(",".join(before), last).get_transport()
         if transport is None:
@@ -229,10 +255,16 @@ class Dialer:
 
 
 def _jump_config(before: str, last: str, file: str) -> Config:
-    """A hop is written [user@]host[:port]; the first ones lead to the last."""
-    user, _, host = last.rpartition("@")
-    name, colon, port = host.rpartition(":")
-    if not colon or ("]" in port or (":" in name and not name.endswith("]"))):
-        name, port = host, ""
-    config = configured(name.strip("[]"), user, file, port)
-    return Config(**{**config.__dict__, "jump": before or config.jump})
+    """What ssh's configuration says of the last hop; the ones before lead to it."""
+    user, host, port = hop(last)
+    config = configured(host, user, file, port)
+    return replace(config, jump=before or config.jump)
+
+
+def hop(word: str) -> tuple[str, str, str]:
+    """User, host and port of a word of ProxyJump: [ssh://][user@]host[:port], an IPv6 address with a port in []."""
+    user, _, place = word.removeprefix("ssh://").rpartition("@")
+    found = re.fullmatch(r"\[(.*)\](?::(\d+))?|([^:]*):(\d+)", place)
+    if found is None:
+        return user, place, ""
+    return user, found[1] or found[3], found[2] or found[4] or ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +21,8 @@ from cluster.layout import HeadInfo, Layout
 from staging.mover.errors import StageError, TemporaryError
 
 START_SECONDS = 60
+STOP_SECONDS = 15
+RELEASED = b"released"  # what the head's starter writes when it is not its owner any more
 DISTRIBUTIONS = ("longshore", "distributed")  # of these head and nodes must have the same version
 
 
@@ -56,18 +61,36 @@ def prepare(layout: Layout) -> pki.TlsFiles:
     return pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
 
 
-def start_head(
-    layout: Layout, host: str, kind: str, services: Sequence[str], owned: bool = False
-) -> tuple[subprocess.Popen[bytes], int | None]:
-    """Start the head; with `owned` also the descriptor whose end it does not survive."""
-    arguments = ["--dir", str(layout.base), "--host", host, "--kind", kind]
+@dataclass(frozen=True)
+class StartedHead:
+    """A head that ends, and removes the cluster's directory, when `owner` is closed, however this process ends."""
+
+    process: subprocess.Popen[bytes]
+    owner: int
+
+    def release(self) -> None:
+        """Let it outlive this process."""
+        os.write(self.owner, RELEASED)
+        os.close(self.owner)
+        self.process.returncode = 0
+
+    def end(self) -> None:
+        """End it and all that has joined, and wait for that."""
+        os.close(self.owner)
+        wait_gone(self.process.pid, STOP_SECONDS)
+        self.process.returncode = 0
+
+
+def start_head(layout: Layout, host: str, kind: str, services: Sequence[str]) -> StartedHead:
+    read, write = os.pipe()
+    arguments = ["--dir", str(layout.base), "--host", host, "--kind", kind, "--owner", str(read)]
     for service in services:
         arguments += ["--service", service]
-    if not owned:
-        return spawn(layout, "head", "cluster.head", arguments), None
-    read, write = os.pipe()
     try:
-        return spawn(layout, "head", "cluster.head", [*arguments, "--owner", str(read)], keep=[read]), write
+        return StartedHead(spawn(layout, "head", "cluster.head", arguments, keep=[read]), write)
+    except BaseException:
+        os.close(write)
+        raise
     finally:
         os.close(read)
 
@@ -88,14 +111,29 @@ def spawn(
         )
 
 
-def wait_head(layout: Layout, process: subprocess.Popen[bytes]) -> HeadInfo:
-    """Until the head has announced itself; TemporaryError at once when it has ended."""
+def wait_head(layout: Layout, process: subprocess.Popen[bytes] | None) -> HeadInfo:
+    """What the head announces; waits for one just started as `process`. TemporaryError at once when that has ended."""
     deadline = time.monotonic() + START_SECONDS
     log = layout.logs / "head.log"
     while not layout.head_file.exists():
-        if process.poll() is not None:
+        if process is None or process.poll() is not None:
             raise TemporaryError("the head ended as soon as it was started", f"see {log}")
         if time.monotonic() > deadline:
             raise TemporaryError(f"the head did not come up within {START_SECONDS} s", f"see {log}")
         time.sleep(0.02)
     return layout.read_head()
+
+
+def wait_gone(pid: int, seconds: float) -> None:
+    """Wait for a process that is perhaps not our child; kill it when it takes too long."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not select.select([handle], [], [], seconds)[0]:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)  # where it is this process's own child
+    finally:
+        os.close(handle)

@@ -9,35 +9,55 @@ import json
 import os
 import signal
 import socket
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import agent, pki, settings
+from cluster import agent, attendance, pki, settings
 from cluster.fleet import CONTROL_OP
 from cluster.gateway import Caller, peer_of
 from cluster.launch_client import LaunchClient
 from cluster.layout import HeadInfo, Layout
+from cluster.startup import NodeSpec
 
 HEAD_SECONDS = 30
 RELAY_BYTES = 1 << 16
 
 
-async def run(
-    layout: Layout, name: str, address: str, root: str, service_pid: int, launcher: socket.socket, ready: int | None
-) -> None:
-    """Join the head's cluster, say so on `ready`, and serve until the head goes away or SIGTERM comes."""
+@dataclass(frozen=True)
+class Service:
+    """The node service as its worker needs it: `ready` is told once the node has joined; `presence` see attendance."""
+
+    pid: int
+    launcher: socket.socket
+    ready: int | None = None
+    presence: socket.socket | None = None
+
+
+async def run(layout: Layout, spec: NodeSpec, service: Service) -> None:
+    """Join the head's cluster and serve until the head goes away or SIGTERM comes."""
     from cluster.servers import StagingWorker
 
     settings.apply(layout.base)
     files = pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
     head = await _find_head(layout)
-    client = LaunchClient(launcher)
-    node = agent.Agent(name, address, root, client)
+    presence = None
+    if service.presence is not None:
+        context = pki.client_context(files)
+        presence = await asyncio.to_thread(attendance.attend, service.presence, head, context, spec.name)
+    client = LaunchClient(service.launcher)
+    node = agent.Agent(spec.name, spec.address, spec.root, client)
     agent.install(node)
 
     async def describe(_: Any) -> dict[str, Any]:
-        return {"address": address, "root": root, "pid": service_pid}
+        return {
+            "address": spec.address,
+            "root": spec.root,
+            "pid": service.pid,
+            "door": str(layout.door(spec.name)),
+            "programs": os.path.dirname(sys.executable),
+        }
 
     async def control(target: str, order: str) -> None:
         # an order may write to a mover's pipe: never on this loop
@@ -45,12 +65,12 @@ async def run(
 
     worker = StagingWorker(
         head.scheduler,
-        name=name,
-        host=address,
+        name=spec.name,
+        host=settings.host(spec.address),
         nthreads=settings.WORKER_THREADS,
         memory_limit=0,
         resources={"stage": settings.STAGE_SLOTS},
-        local_directory=str(layout.node(name) / "dask"),
+        local_directory=str(layout.node(spec.name) / "dask"),
         dashboard=False,
         death_timeout=HEAD_SECONDS,
         security=settings.security(files),
@@ -58,13 +78,14 @@ async def run(
     )
     worker.handlers[CONTROL_OP] = control
     node.attach(worker)
-    door = await _open_door(layout.door(name), head, files, name)  # first: a node that has joined has its door
+    # first: a node that has joined has its door
+    door = await _open_door(layout.door(spec.name), head, files, spec.name)
     try:
         async with worker:
-            if ready is not None:
+            if service.ready is not None:
                 with contextlib.suppress(BrokenPipeError):  # whoever started us does not wait
-                    os.write(ready, b"up\n")
-                os.close(ready)
+                    os.write(service.ready, b"up\n")
+                os.close(service.ready)
             loop = asyncio.get_running_loop()
             ended = asyncio.Event()
             loop.add_signal_handler(signal.SIGTERM, ended.set)
@@ -75,8 +96,9 @@ async def run(
                 wait.cancel()
     finally:
         door.close()
-        layout.door(name).unlink(missing_ok=True)
+        layout.door(spec.name).unlink(missing_ok=True)
         client.close()
+        del presence  # kept until here
 
 
 async def _find_head(layout: Layout) -> HeadInfo:

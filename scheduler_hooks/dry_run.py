@@ -7,9 +7,7 @@ import os
 from cluster.nodes import fold
 from scheduler_hooks.job import Job
 from scheduler_hooks.staging_plan import inward, outward
-from staging.mover.manifest import choose_block
-from staging.mover.scan import scan
-from staging.plan.cost import choose
+from staging.planning import Preview, link_of
 from staging.units import human_bytes, human_seconds
 
 
@@ -17,13 +15,13 @@ def render(job: Job) -> str:
     """One line for each copy, in the order in which they would be made."""
     lines = [f"job {job.name} on {fold(job.names())}, scratch {job.scratch(job.nodes[0])}"]
     for copy in inward(job):
-        found = scan([copy.source], copy.contents)
-        size = sum(length for entry in found.entries for _, length in entry.data())
-        shape, _, seconds = choose(len(copy.nodes), size, block_size=choose_block(size, len(copy.nodes)))
-        method = f"tree ({shape}, about {human_seconds(seconds)})" if copy.method == "tree" else copy.method
-        names = fold(node.name for node in copy.nodes)
+        names = [node.name for node in copy.nodes]
+        plan = Preview.of([copy.source], copy.contents, names, "auto", 0, link_of(copy.nodes[0].address))
+        method = (
+            f"tree ({plan.plan.shape}, about {human_seconds(plan.seconds)})" if copy.method == "tree" else copy.method
+        )
         source = os.path.relpath(copy.source, job.base) + ("/" if copy.contents else "")
-        lines.append(f"in   {source} -> {names}:{copy.dest}  {human_bytes(size)} each, by {method}")
+        lines.append(f"in   {source} -> {fold(names)}:{copy.dest}  {human_bytes(plan.total)} each, by {method}")
     for out in outward(job):
         for part in out.parts:
             dest = os.path.relpath(part.dest, job.base) + ("/" if part.dest.endswith("/") else "")

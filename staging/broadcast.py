@@ -19,8 +19,9 @@ from cluster.launch_request import LaunchRequest
 from staging import tasks
 from staging.mover.errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError, from_wire
 from staging.orders import Membership, SinkOrder, mover_environment
-from staging.plan.cost import choose
-from staging.plan.tree import Shape
+from staging.plan.topology import parse
+from staging.plan.tree import TreePlan
+from staging.planning import link_of, plan_for, unlisted_note
 from staging.steering import Steering
 
 OPEN_SECONDS = 15
@@ -40,6 +41,9 @@ class Broadcast:
         self._member = Membership(str(request["transfer"]), str(request["key"]))
         self._manifest: dict[str, Any] = request["manifest"]
         self._shape = str(request.get("shape", "auto"))
+        self._link = link_of(str(request["source"][0]), float(request.get("link", 0)))
+        self._topology = parse(str(request["topology"])) if request.get("topology") else None
+        self._host = str(request.get("host", ""))
         self._order = SinkOrder(
             dest=str(request["dest"]),
             manifest=self._manifest,
@@ -78,9 +82,11 @@ class Broadcast:
                 "files": self._manifest["files"],
                 "bytes": self._manifest["bytes"],
                 "method": "tree",
-                "detail": str(self._choose(len(nodes))),
+                "detail": str(self._plan(self._names).shape),
             }
         )
+        if self._topology and (unlisted := self._topology.unlisted(self._names)):
+            self._tell({"type": "note", "node": "", "message": unlisted_note(unlisted)})
         self._fleet.listen(self._member.transfer, self._on_event)
         working = asyncio.create_task(self._work(nodes))
         listening = asyncio.create_task(self._listen())
@@ -125,10 +131,9 @@ class Broadcast:
             await asyncio.shield(self._control({"op": "abort", "keep": True}))
             raise
 
-    def _choose(self, count: int) -> Shape:
-        if self._shape != "auto":
-            return Shape.parse(self._shape)
-        return choose(max(count, 1), self._manifest["bytes"], block_size=self._manifest["block"])[0]
+    def _plan(self, names: Sequence[str]) -> TreePlan:
+        size, block = self._manifest["bytes"], self._manifest["block"]
+        return plan_for(names, size, self._link, self._shape, block, self._topology, self._host)[0]
 
     def _tell(self, event: dict[str, Any]) -> None:
         self._call.tell({"transfer": self._label, **event})
@@ -237,7 +242,7 @@ class Broadcast:
                 async with asyncio.timeout(START_SECONDS):
                     await self._opening.wait_for(lambda: self._busy <= steering.endpoints.keys())
             ready = [name for name in self._names if name in steering.endpoints]
-            steering.start(ready, self._choose(len(ready)), time.monotonic())
+            steering.start(ready, self._plan, time.monotonic())
             self._opening.notify_all()
         while True:
             await asyncio.sleep(WATCH_SECONDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.layout import Layout
@@ -17,6 +17,7 @@ from cluster.run import umask
 from staging.local_mover import LocalMover
 from staging.mover.errors import Interrupted, StageError
 from staging.orders import Membership, SinkOrder, SourceOrder, feeds_order
+from staging.planning import decide, host_name, link_of
 
 STOP_SECONDS = 1.5  # what ^C allows the nodes for saying what is left of their replicas
 ALIVE_SECONDS = 10.0
@@ -34,7 +35,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Push:
-    """Sources on this host, a destination on every one of the nodes. `shape`: "auto" or as `Shape.parse` takes it."""
+    """Sources on this host, a destination on every one of the nodes. `shape`: "auto" or as `Shape.parse` takes it.
+
+    `topology`: the text of a topology file. `link`: what a node's link carries, in bytes/s, 0 for the default.
+    """
 
     label: str
     what: str
@@ -47,6 +51,8 @@ class Push:
     preserve: bool = True
     shape: str = "auto"
     block: int = 0
+    topology: str = ""
+    link: float = 0
     direction: str = "copy"
 
 
@@ -66,6 +72,9 @@ class Pull:
 
 async def push(place: Place, order: Push, tell: Tell) -> None:
     """Copy to all nodes. What fails on a node is told by events; raises for a source that cannot be read at all."""
+    link = link_of(place.host, order.link)
+    shape, block = decide(order.sources, order.nodes, order.shape, order.block, link, order.topology)
+    order = replace(order, shape=shape, block=block)
     member = Membership()
     mover = await LocalMover.start(member, place.host)
     line: Line | None = None
@@ -108,6 +117,9 @@ def _broadcast(order: Push, member: Membership, opened: dict[str, Any]) -> dict[
         "parents": order.parents,
         "preserve": order.preserve,
         "shape": order.shape,
+        "topology": order.topology,
+        "link": order.link,
+        "host": host_name(),
     }
 
 

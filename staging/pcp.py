@@ -14,6 +14,7 @@ from cluster.nodes import fold, parse
 from staging.mover.errors import UsageError
 from staging.mover.wire import MAX_BLOCK
 from staging.options import json_option, progress_option
+from staging.planning import Preview, link_of, parse_link, plan_options, read_topology
 from staging.units import human_bytes, parse_size, printable
 
 Known = dict[str, str]  # name to address
@@ -70,12 +71,15 @@ class Lines:
 @click.argument("words", nargs=-1, required=True, metavar="SRC... DEST HOST...")
 @click.option("-r", "--recursive", is_flag=True, help="Copy directories with all that is in them.")
 @click.option("-p", "--preserve", is_flag=True, help="Keep modes and times.")
-@click.option("-f", "--fanout", default="auto", metavar="SHAPE", help="Children a node: 1 (chain), 2, ... or double.")
+@click.option(
+    "-f", "--fanout", default="auto", metavar="SHAPE", help="1 (chain), 2, ... children a node; double or trees:4."
+)
 @click.option(
     "-b", "--block", default="0", metavar="SIZE", help="Block size, such as 256K. Default: by the file's size."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only failures, show no progress.")
 @click.option("--cluster", "cluster_dir", metavar="DIR", help="The cluster's directory. Default: $STAGE_CLUSTER.")
+@plan_options
 @progress_option
 @json_option
 def command(
@@ -86,6 +90,9 @@ def command(
     block: str,
     quiet: bool,
     cluster_dir: str | None,
+    plan_only: bool,
+    topology: str | None,
+    link: str | None,
     progress: str,
     as_json: bool,
 ) -> int:
@@ -115,7 +122,14 @@ def command(
         preserve=preserve,
         shape=fanout,
         block=block_size,
+        topology=read_topology(topology),
+        link=parse_link(link),
     )
+    if plan_only:
+        links = link_of(known[nodes[0]], order.link)
+        plan = Preview.of(sources, order.contents, nodes, fanout, block_size, links, order.topology)
+        click.echo(plan.show(as_json))
+        return 0
 
     async def work() -> int:
         from cluster.line import ask

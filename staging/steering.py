@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from staging.orders import feeds_order
-from staging.plan.course import Course, Feeds
+from staging.plan.course import Course, Feeds, Plan
 from staging.plan.pace import Pace
-from staging.plan.tree import Shape
-
-SOURCE = "source"
+from staging.planning import SOURCE
 
 
 class Steering:
@@ -32,9 +30,9 @@ class Steering:
     def started(self) -> bool:
         return self._course is not None
 
-    def start(self, names: Sequence[str], shape: Shape, now: float) -> None:
+    def start(self, names: Sequence[str], plan: Plan, now: float) -> None:
         """Plan for these nodes, whose endpoints are known."""
-        self._course = Course(SOURCE, names, shape)
+        self._course = Course(names, plan)
         self._pace = Pace(self._total, self._block, now)
 
     def join(self, name: str) -> list[str]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,12 +28,16 @@ NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
 RATE = "200mbit"
 SLEEP = ["sleep", "1000"]
 COUNT = 2000
+NOBODY = 65534
 
-# Both take an address; the first says how many of COUNT datagrams came, the second how long an answer takes at best.
+# Programs for hosts; most take an address. RECEIVE says how many datagrams of SEND came, ASK how fast ECHO is at best.
 RECEIVE = """
 import socket, sys
 room = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-room.setsockopt(socket.SOL_SOCKET, 33, 1 << 23)  # SO_RCVBUFFORCE
+try:
+    room.setsockopt(socket.SOL_SOCKET, 33, 1 << 23)  # SO_RCVBUFFORCE
+except PermissionError:
+    room.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 23)
 room.bind((sys.argv[1], 6000))
 print("ready", flush=True)
 seen, word = [], b""
@@ -49,6 +53,18 @@ for number in range({COUNT}):
     out.sendto(b"%05d" % number * 10, (sys.argv[1], 6000))
 for _ in range(50):
     out.sendto(b"end", (sys.argv[1], 6000))
+"""
+JOIN = """
+import socket
+room = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+room.bind(("", 6002))
+room.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton("239.1.2.3") + bytes(4))
+print("ready", flush=True)
+print(room.recv(100).decode())
+"""
+CALL = """
+import socket
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"all of you", ("239.1.2.3", 6002))
 """
 ECHO = """
 import socket, sys
@@ -161,7 +177,9 @@ class TestHosts:
         before = Path("/etc/hosts").read_text()
         for file in ("/etc/hosts", "/etc/passwd"):
             cluster["n1"].run(["sh", "-c", 'echo >> "$0"', file])
-        assert cluster["n1"].run(["sh", "-c", "echo > /.machine-etc/hosts"], check=False).returncode != 0
+        view = next(path for path in cluster["n1"].path("/etc").iterdir() if path.is_symlink())
+        done = cluster["n1"].run(["touch", f"{view.readlink().parent}/new"], check=False)
+        assert "Read-only file system" in done.stderr
         assert Path("/etc/hosts").read_text() == before
 
     def test_a_disk_of_a_given_size_fills(self, cluster: Cluster) -> None:
@@ -171,6 +189,8 @@ class TestHosts:
         done = host.run(["dd", "if=/dev/zero", "of=/scratch/small/x", "bs=1M", "count=5"], check=False)
         assert "No space left" in done.stderr
         host.run(["umount", "/scratch/small"])
+        with pytest.raises(HostsError, match="/usr/new would be made on the machine"):
+            cluster.disk("n1", "/usr/new", "4m")
 
     def test_a_scratch_on_disk_outlives_a_crash(self, tmp_path: Path) -> None:
         need()
@@ -268,14 +288,20 @@ class TestLinks:
         cluster.duplicates("n5", None)
         assert received(cluster.head, cluster["n5"]) == (COUNT, COUNT)
 
+    def test_a_group_is_heard_by_its_members(self, cluster: Cluster) -> None:
+        with serving(cluster["n1"], JOIN) as one, serving(cluster["n2"], JOIN) as two:
+            cluster.head.run(python(CALL))
+            for receiver in (one, two):
+                assert receiver.communicate(timeout=10)[0] == "all of you\n"
+
     def test_a_host_is_cut_off_and_healed(self, cluster: Cluster) -> None:
         cluster.cut("n7")
         assert not reaches(cluster.head, cluster["n7"])
         assert not reaches(cluster["n7"], cluster.head)
-        assert reaches(cluster.head, cluster["n6"])
+        until("a host that is not cut off", lambda: reaches(cluster.head, cluster["n6"]))
         cluster.heal("n7")
         until("the healed host", lambda: reaches(cluster.head, cluster["n7"]))
-        assert reaches(cluster["n7"], cluster.head)
+        until("the head from there", lambda: reaches(cluster["n7"], cluster.head))
 
     def test_delay_over_several_networks(self) -> None:
         need()
@@ -298,11 +324,12 @@ class TestLinks:
             assert one_stream(head, one, 100_000, nic=1) > 0.011
 
     def test_bad_settings_are_refused_and_change_nothing(self, cluster: Cluster) -> None:
-        for change in (
+        changes: list[Callable[[], None]] = [
             lambda: cluster.rate("n1", "fast"),
             lambda: cluster.loss("n1", "200%"),
             lambda: cluster.cut("n99"),
-        ):
+        ]
+        for change in changes:
             with pytest.raises(HostsError):
                 change()
         with pytest.raises(HostsError, match="such as '2ms'"):
@@ -316,7 +343,7 @@ class TestCrashes:
     def test_a_host_that_loses_power_and_boots(self, cluster: Cluster) -> None:
         host = cluster["n4"]
         host.path("/scratch/x").write_text("gone")
-        mac = host.run(["cat", "/sys/class/net/eth0/address"], check=False).stdout
+        mac = host.run(["cat", "/sys/class/net/eth0/address"]).stdout
         cluster.rate("n4", "100mbit")
         cluster.cut("n4")
         with host.popen(SLEEP) as process, host.popen(["sh", "-c", "trap '' TERM; sleep 1000"]) as stubborn:
@@ -328,7 +355,7 @@ class TestCrashes:
         assert not reaches(cluster.head, host)
         cluster.boot("n4")
         assert not host.path("/scratch/x").exists()
-        assert host.run(["cat", "/sys/class/net/eth0/address"], check=False).stdout == mac
+        assert host.run(["cat", "/sys/class/net/eth0/address"]).stdout == mac
         assert "100Mbit" in host.run(["tc", "qdisc"]).stdout
         assert not reaches(cluster.head, host)
         cluster.heal("n4")
@@ -359,9 +386,10 @@ class TestCrashes:
             try:
                 members = until("the command on the head", lambda: members_of(owner.pid))
                 keeper = next(p for p in members if p.ppid() == owner.pid and "tests.hosts.keeper" in p.cmdline())
-                assert len(members) == 1 + 3 + 3 + 1  # the keeper, inits, forwarders, the command
+                assert len(members) >= 1 + 3 + 3 + 1  # the keeper, inits, forwarders, the command
                 (owner if victim == "owner" else keeper).kill()
-                until("the end of all", lambda: not [process for process in members if leaks.alive(process)])
+                # The machine's init has to reap the command first, which takes some of them a while.
+                until("the end of all", lambda: not [p for p in members if leaks.alive(p)], seconds=30)
             finally:
                 owner.kill()
         until("the end of all namespaces", lambda: machine() == before)
@@ -391,7 +419,9 @@ class TestServices:
     def test_users_have_uids_and_homes_of_their_own(self, served: Cluster) -> None:
         seen = served.head.run(["ssh", "n1", "id -u; id -G; pwd"], user="alice").stdout
         assert seen == "6001\n6001\n/home/alice\n"
-        assert served.head.run(["ssh", "bob@n2", "id -un"], user="alice").stdout == "bob\n"
+        assert served.head.run(["ssh", "bob@n2", "id -un"]).stdout == "bob\n"
+        for other in ("bob", "root"):
+            assert served.head.run(["ssh", f"{other}@n2", "true"], user="alice", check=False).returncode == 255
         assert served.head.run(["cat", "/root/.ssh/id_ed25519"], user="alice", check=False).returncode != 0
         assert served.head.run(["sh", "-c", "id -u; echo $HOME"], user="bob").stdout == "6002\n/home/bob\n"
         with pytest.raises(HostsError, match="no user 'carol'"):
@@ -447,7 +477,9 @@ class TestWithoutRoot:
         """As nobody, with the machine's Python: this run's may be in a directory of root's."""
         need()
         if os.geteuid() != 0:
-            pytest.skip("is what all other tests show when the run is not root's")
+            pytest.skip("it is what the other tests show when the run is not root's")
+        if not Path("/usr/bin/python3").exists():
+            pytest.skip("needs /usr/bin/python3")
         place = Path("/var/tmp") / f"hosts-{os.getpid()}"  # tmp_path is closed to others
         try:
             shutil.copytree(ROOT / "tests" / "hosts", place / "tests" / "hosts")
@@ -455,8 +487,8 @@ class TestWithoutRoot:
             done = subprocess.run(
                 ["/usr/bin/python3", "-c", UNPRIVILEGED],
                 cwd=place,
-                user="nobody",
-                group="nogroup",
+                user=NOBODY,
+                group=NOBODY,
                 extra_groups=[],
                 capture_output=True,
                 text=True,
@@ -539,7 +571,10 @@ def packets(host: Host) -> int:
 def members_of(pid: int) -> list[psutil.Process]:
     """All processes of the cluster of a command, once its last one is there."""
     below = psutil.Process(pid).children(recursive=True)
-    return below if any(process.cmdline()[-2:] == SLEEP for process in below) else []
+    try:
+        return below if "sleep" in [process.name() for process in below] else []
+    except psutil.NoSuchProcess:  # so it is still being made
+        return []
 
 
 def machine() -> dict[str, object]:

@@ -51,7 +51,7 @@ def command(
         return
     assert count is not None
     embedded.start(layout, count, SERVICES)
-    click.echo(f"{count} nodes up in {time.monotonic() - started:.1f} s; `stage down` ends them", err=True)
+    _say_up(count, started)
 
 
 def _start_hosts(layout: Layout, spec: str, options: Options) -> None:
@@ -65,9 +65,15 @@ def _start_hosts(layout: Layout, spec: str, options: Options) -> None:
     outcome = hosted.start(layout, hosts.find(spec), SERVICES, options, tell)
     up, failed = len(outcome.up), outcome.failed
     if not failed:
-        click.echo(f"{up} nodes up in {time.monotonic() - started:.1f} s; `stage down` ends them", err=True)
+        _say_up(up, started)
         return
+    of = f"{up} of {up + len(failed)} nodes are up"
     classes = {type(error) for error in failed.values()}
     if not up and len(classes) == 1:
-        raise classes.pop()(f"none of {len(failed)} hosts came up", "mend what their lines name")
-    raise PartialError(f"{up} of {up + len(failed)} nodes are up", "mend the others, then give the same command again")
+        raise classes.pop()(of, "mend what their lines name")
+    raise PartialError(of, "mend what their lines name, then give the same command again")
+
+
+def _say_up(count: int, started: float) -> None:
+    nodes = "node" if count == 1 else "nodes"
+    click.echo(f"{count} {nodes} up in {time.monotonic() - started:.1f} s; `stage down` ends them", err=True)

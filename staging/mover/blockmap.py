@@ -1,8 +1,9 @@
 """Which blocks are here, and which one a stream should ask for next. Pure; the caller holds the lock.
 
 The rule is "next available": a stream takes the first missing block of its own stripe that nobody has
-asked for, then one of any other stripe, and at the very end, when it has been idle, one that a slower stream still
-owes. So one slow stream or feed never sets the pace, and a dead one's blocks are asked for again elsewhere.
+asked for, then, when nothing is owed to it any more, one of any other stripe, and at the very end, when it has been
+idle, one that a slower stream still owes. So one slow stream or feed never sets the pace, and a dead one's blocks are
+asked for again elsewhere; but no stream asks its feed for what another is about to get sooner.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class BlockMap:
         Without `duplicate` only blocks that nobody has asked for; with it also those that another stream still owes,
         the one it will come to last first.
         """
-        for offset in range(self.stripes):
+        near = self.stripes == 1 or any(stream in who for who in self._claims.values())
+        for offset in range(1 if near else self.stripes):
             block = self._first_free((stripe + offset) % self.stripes)
             if block is not None:
                 self._claims[block] = {stream}

@@ -2,14 +2,14 @@
 
 The model counts rounds. In one round an interior node takes in one block of every stripe and hands out `copies` blocks:
 
-    shape         stripes  copies  depth D, N sinks
-    chain            1       1     N
-    k-ary tree       1       k     smallest D with k + k^2 + ... + k^D >= N
-    double tree      2       2     1 + floor(log2 N)
+    shape           stripes  copies    depth D, N sinks
+    chain              1       1       N
+    k-ary tree         1       k       smallest D with k + k^2 + ... + k^D >= N
+    k disjoint trees   k       k (+1)  smallest D with 1 + k + ... + k^(D-1) >= N; for the double tree 1 + floor(log2 N)
 
-With S bytes in blocks of b there are S / (stripes * b) rounds, at least one. A round keeps an uplink of rate r busy
-for copies * b / r, and a mover for half a hop's work w = block_cpu + b / cpu_rate per block in or out, the other
-half being its peer's:
+The `+1` is for the N that k trees do not share out evenly (`tree.py`). With S bytes in blocks of b there are
+S / (stripes * b) rounds, at least one. A round keeps an uplink of rate r busy for copies * b / r, and a mover for half
+a hop's work w = block_cpu + b / cpu_rate per block in or out, the other half being its peer's:
 
     wire   = copies * b / r
     work   = (stripes + copies) / 2 * w
@@ -17,35 +17,41 @@ half being its peer's:
     period = max(wire, work)                 the mover works while the kernel sends
     time   = (stripes + copies) * setup + D * hop + (rounds - 1) * period
 
-The first term is the connections one mover sets up, the second fills the pipeline, the third drains it. Where the
-uplinks are the limit (period = wire) this comes to, leaving out setup and w,
+The first term is the connections one mover sets up, the second fills the pipeline, the third drains it. Where all hosts
+are one machine with c cores, a round is N * stripes blocks for these to move: period >= N * stripes * w / c, and so
+for the connections. Where the uplinks are the limit (period = wire) this comes to, leaving out setup and w,
 
-    chain        S/r     + (N - 1) b/r       + N l
-    k-ary tree   k S/r   + (D - 1) k b/r     + D l
-    double tree  S/r     + (D - 1) 2 b/r     + D l
+    chain             S/r     + (N - 1) b/r       + N l
+    k-ary tree        k S/r   + (D - 1) k b/r     + D l
+    k disjoint trees  S/r     + (D - 1) k b/r     + D l
 
-so a chain pays for its length, a tree k times for every byte, and the double tree only twice log2 N blocks. The first
-and last are the linear pipeline and the two-tree bound of Sanders, Speck and Träff, "Two-tree algorithms for full
-bandwidth broadcast, reduction and scan", Parallel Computing 35 (2009).
+so a chain pays for its length, a tree k times for every byte, and disjoint trees only k log_k N blocks. The first and,
+for k = 2, the last are the linear pipeline and the two-tree bound of Sanders, Speck and Träff, "Two-tree algorithms for
+full bandwidth broadcast, reduction and scan", Parallel Computing 35 (2009).
 
 The source counts as a relay: it reads and hashes where the others receive.
 
 Left out: packet headers (r is what a connection carries), disks, slow nodes, uneven sharing of an uplink by its
-connections, and that the last interior nodes of a tree have fewer children. Differences of a few per cent mean
-little: prototypes with 16 nodes at 100 Mbit/s and 256 KiB blocks took 1.14 of S/r as a chain and 1.19 as a double
-tree, the start of 17 Python processes included, against 1.03 and 1.02 here.
+connections, the hops that a topology adds, and that the last interior nodes of a tree have fewer children. Differences
+of a few per cent mean little, so `choose` takes a shape that is simpler and at most MARGIN slower. Prototypes with 16
+nodes at 100 Mbit/s and 256 KiB blocks took 1.14 of S/r as a chain, 1.19 as a double tree and 1.27 as four trees, the
+start of 17 Python processes included, against 1.03, 1.02 and 1.03 here.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
 
 from staging.mover.errors import UsageError
 from staging.plan.tree import CHAIN, DOUBLE_TREE, Shape
 
-BLOCK_SIZES = tuple(1 << exponent for exponent in range(16, 23))  # 64 KiB .. 4 MiB
-SHAPES = (CHAIN, Shape("tree", 2), Shape("tree", 3), Shape("tree", 4), DOUBLE_TREE)  # on a tie the first wins
+BLOCK_SIZES = tuple(1 << exponent for exponent in range(16, 21))  # 64 KiB .. 1 MiB: larger ones leave the CPU's cache
+RATES = (12.5e6, 125e6, 1.25e9)  # bytes/s: what links may be like where nobody said; beyond, the CPU is the limit
+MARGIN = 0.02
+# simplest first
+SHAPES = (CHAIN, *(Shape("tree", k) for k in (2, 3, 4)), DOUBLE_TREE, *(Shape("trees", k) for k in (3, 4, 5)))
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Link:
     block_cpu: seconds of fixed work per block and hop, both ends together; a mover does it under one interpreter lock.
     cpu_rate: bytes/s that a host's mover can receive, check, write and send on; divide it by the movers sharing a CPU.
     setup: seconds to open and authenticate one connection.
+    cores: where all hosts are one machine, its cores; 0 where each is a machine of its own.
     """
 
     rate: float = 1e9
@@ -64,6 +71,7 @@ class Link:
     block_cpu: float = 250e-6
     cpu_rate: float = 2e9
     setup: float = 1e-3
+    cores: float = 0
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(value) and value >= 0 for value in astuple(self)):
@@ -82,34 +90,61 @@ def predict(shape: Shape, n_nodes: int, total_bytes: int, block_size: int, link:
             f"cannot plan {total_bytes} bytes in blocks of {block_size} to {n_nodes} nodes",
             "give at least one node and a block size above zero",
         )
-    stripes = shape.stripes
-    copies = max(stripes, min(shape.fanout, n_nodes))  # the source of a double tree sends a block of each stripe
+    stripes, copies = shape.stripes(n_nodes), shape.copies(n_nodes)
     block = min(block_size, total_bytes)
     rounds = max(1.0, total_bytes / (stripes * block)) if block else 1.0
-    wire = copies * block / link.rate
-    work = (stripes + copies) / 2 * (link.block_cpu + block / link.cpu_rate)
-    fill = shape.depth(n_nodes) * (wire + link.latency + work)
-    return (stripes + copies) * link.setup + fill + (rounds - 1) * max(wire, work)
+    hop, period = round_times(copies * block / link.rate, stripes, copies, n_nodes, block, link)
+    setup = (stripes + copies) * link.setup
+    if link.cores:
+        setup = max(setup, n_nodes * stripes * link.setup / link.cores)
+    return setup + shape.depth(n_nodes) * hop + (rounds - 1) * period
+
+
+def round_times(wire: float, stripes: int, copies: int, n_nodes: int, block: int, link: Link) -> tuple[float, float]:
+    """The hop and the period of a mover with so many copies to send, whose uplink takes `wire` seconds for a round."""
+    effort = link.block_cpu + block / link.cpu_rate
+    work = (stripes + copies) / 2 * effort
+    shared = n_nodes * stripes * effort / link.cores if link.cores else 0
+    return max(wire + work, shared) + link.latency, max(wire, work, shared)
 
 
 def choose(
     n_nodes: int, total_bytes: int, link: Link = DEFAULT_LINK, block_size: int | None = None
 ) -> tuple[Shape, int, float]:
-    """The fastest shape, its block size in bytes and the seconds predicted; a given block_size is kept."""
-    sizes = BLOCK_SIZES if block_size is None else (block_size,)
-    return _fastest(SHAPES, sizes, n_nodes, total_bytes, link)
+    """The simplest of the fastest shapes, its block size in bytes and the seconds predicted.
 
-
-def choose_block(total_bytes: int, n_nodes: int, link: Link, shape: Shape | None = None) -> int:
-    """The block size that suits best: a power of two from 64 KiB (fill) to 4 MiB (work per block).
-
-    For a `shape` already decided upon, or else for the fastest one.
+    A given block_size is kept, otherwise the one that suits best is a power of two from 64 KiB (fill) to 1 MiB (work
+    per block).
     """
-    return _fastest(SHAPES if shape is None else (shape,), BLOCK_SIZES, n_nodes, total_bytes, link)[1]
+    sizes = BLOCK_SIZES if block_size is None else (block_size,)
+    options = [choose_block(shape, n_nodes, total_bytes, link, sizes) for shape in SHAPES]
+    enough = min(seconds for _, seconds in options) * (1 + MARGIN)
+    return next((s, block, seconds) for s, (block, seconds) in zip(SHAPES, options, strict=True) if seconds <= enough)
 
 
-def _fastest(
-    shapes: tuple[Shape, ...], sizes: tuple[int, ...], n_nodes: int, total_bytes: int, link: Link
-) -> tuple[Shape, int, float]:
-    options = [(s, b, predict(s, n_nodes, total_bytes, b, link)) for s in shapes for b in sizes]
-    return min(options, key=lambda option: option[2])
+def choose_unknown(
+    n_nodes: int, total_bytes: int, link: Link = DEFAULT_LINK, block_size: int | None = None, only: Shape | None = None
+) -> tuple[Shape, int]:
+    """The shape and block size that are least wrong whatever rate of `RATES` the links have.
+
+    `only`: the shape is given. It is the pair that at its worst rate loses the fewest seconds against what suits that
+    rate best.
+    """
+    shapes = SHAPES if only is None else (only,)
+    sizes = BLOCK_SIZES if block_size is None else (block_size,)
+    lost = {(shape, size): 0.0 for shape in shapes for size in sizes}
+    least = math.inf
+    for rate in RATES:
+        times = {o: predict(o[0], n_nodes, total_bytes, o[1], replace(link, rate=rate)) for o in lost}
+        least = min(least, min(times.values()))
+        lost = {option: max(loss, times[option] - min(times.values())) for option, loss in lost.items()}
+    enough = min(lost.values()) + MARGIN * least
+    return next(option for option, loss in lost.items() if loss <= enough)
+
+
+def choose_block(
+    shape: Shape, n_nodes: int, total_bytes: int, link: Link = DEFAULT_LINK, sizes: Sequence[int] = BLOCK_SIZES
+) -> tuple[int, float]:
+    """The block size out of `sizes` that suits a shape best, and the seconds predicted."""
+    options = [(size, predict(shape, n_nodes, total_bytes, size, link)) for size in sizes]
+    return min(options, key=lambda option: option[1])

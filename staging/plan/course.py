@@ -7,21 +7,26 @@ late: each is fed by a node of the plan that feeds the fewest, and feeds nobody,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from staging.plan.tree import MAX_PEERS, Feed, Shape, build
+from staging.plan.tree import MAX_PEERS, Feed, TreePlan
 
 Feeds = Mapping[str, tuple[Feed, ...]]
+Plan = Callable[[Sequence[str]], TreePlan]
 
 
 class Course:
-    """Owner of a running transfer's tree. Every change returns the feeds of the nodes whose parents it changed."""
+    """Owner of a running transfer's tree. Every change returns the feeds of the nodes whose parents it changed.
 
-    def __init__(self, source: str, nodes: Sequence[str], shape: Shape) -> None:
-        self._source = source
-        self._shape = shape
+    plan: makes the tree over the nodes that keep up, in the order given. Its stripes stay as many as at first.
+    """
+
+    def __init__(self, nodes: Sequence[str], plan: Plan) -> None:
+        self._plan = plan
         self._planned = list(nodes)
         self._hanging: list[str] = []
+        self._chain = False
+        self._stripes = 0
         self.feeds: Feeds = self._build()
 
     def parents(self, name: str) -> set[str]:
@@ -58,7 +63,7 @@ class Course:
         last = self._planned.pop()
         if last == name:
             return
-        if self._shape.kind == "chain":
+        if self._chain:
             self._planned.append(last)
             del self._planned[at]  # only its child changes its parent
         else:
@@ -75,14 +80,21 @@ class Course:
     def _build(self) -> Feeds:
         if not self._planned:
             return {}
-        feeds = dict(build(self._source, self._planned, self._shape).feeds)
+        plan = self._plan(self._planned)
+        self._chain = plan.shape.kind == "chain"
+        self._stripes = self._stripes or plan.stripes
+        feeds = {name: self._striped(found) for name, found in plan.feeds.items()}
         load = Counter(feed.peers[0] for found in feeds.values() for feed in found)
         last_first = self._planned[::-1]
         for name in self._hanging:
             parent = min(last_first, key=lambda n: load[n])
-            load[parent] += self._shape.stripes
+            load[parent] += self._stripes
             feeds[name] = tuple(Feed(f.stripe, _line(parent, f.peers)) for f in feeds[parent])
         return feeds
+
+    def _striped(self, feeds: tuple[Feed, ...]) -> tuple[Feed, ...]:
+        """A plan for few nodes may have fewer stripes than the blocks were dealt to at first."""
+        return tuple(Feed(stripe, feeds[stripe % len(feeds)].peers) for stripe in range(self._stripes))
 
 
 def _line(parent: str, ancestors: tuple[str, ...]) -> tuple[str, ...]:

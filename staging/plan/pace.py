@@ -17,7 +17,8 @@ WINDOW_SECONDS = 0.8  # over which a rate is taken
 LAG_SECONDS = 0.5  # more than the reports of two nodes may be apart
 LAG_BLOCKS = 4
 SLOW = 0.4  # of the best rate; a node with two parents of which one has stopped still gets half
-SETTLE_SECONDS = 1.0  # after a change, before anybody is judged again
+PERSIST_SECONDS = 0.4  # for which a node must look slow, so that one late report convicts nobody
+SETTLE_SECONDS = 2.0  # after a change, before anybody is judged again
 MEMORY_SECONDS = 3.0  # how long a best rate counts: the source itself may become slow
 
 
@@ -31,6 +32,7 @@ class Pace:
         self._quiet_until = now + WINDOW_SECONDS
         self._samples: dict[str, deque[tuple[float, int]]] = {}
         self._best: deque[tuple[float, float]] = deque()
+        self._suspect: tuple[str, float] | None = None  # who looks slow, and since when
         self._judged: set[str] = set()
         self._failed_children: set[str] = set()
 
@@ -62,11 +64,15 @@ class Pace:
             return None
         slack = best * LAG_SECONDS + LAG_BLOCKS * self._block
         slow = {node for node in parents if rates[node] < SLOW * best and self._lag(node, parents) > slack}
-        for node in parents:
-            if node in slow and not slow & set(parents[node]) and node not in self._judged:
-                self._quiet_until = now + SETTLE_SECONDS
-                return self._blame(node, parents)
-        return None
+        first = next((n for n in parents if n in slow and not slow & set(parents[n]) and n not in self._judged), None)
+        if first is None or self._suspect is None or self._suspect[0] != first:
+            self._suspect = None if first is None else (first, now)
+            return None
+        if now - self._suspect[1] < PERSIST_SECONDS:
+            return None
+        self._suspect = None
+        self._quiet_until = now + SETTLE_SECONDS
+        return self._blame(first, parents)
 
     def _blame(self, node: str, parents: Mapping[str, Collection[str]]) -> str:
         for parent in sorted(parents[node]):

@@ -6,17 +6,25 @@ the source or another sink, and serves a block on as soon as it has the whole of
 A k-ary tree is laid out in heap order: the source is 0, the sinks are 1..N in the order given, and the parent of i is
 (i - 1) // k. With k = 1 that is the chain. The uplink of an interior node carries the file k times.
 
-The double tree has two binary trees over the sinks alone, each root fed by the source: stripe 0 in heap order of
-the list, stripe 1 in heap order of the reversed list. A binary heap of N has its N // 2 interior nodes in front,
-so no sink is interior in both: an interior node sends two copies of half of the file, the source each half once.
-The idea is that of Sanders, Speck and Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and
-scan", Parallel Computing 35 (2009). Heap order takes the place of their in-order trees, since a pull over
-full-duplex links needs no schedule of who sends when.
+`trees:k` are k trees over the sinks alone, one for each stripe, each root fed by the source. Only the sinks of the
+k-th part of the list that belongs to a tree are interior in it, so no sink is interior twice: it sends k copies of
+1/k of the file, the source each part once. Such a part has k * (N // k) children to spend where N - 1 are needed.
+What is missing, at most k - 2, is dealt out evenly, so that an uplink carries at most
+
+    ceil((N - 1) / (N // k)) / k      times the file:  1 where (N - 1) % k is 0 or k - 1, else 1 + 1/k for N >= k * k
+
+With N < k there are N trees. `double` is k = 2, the double tree of Sanders, Speck and Träff, "Two-tree algorithms for
+full bandwidth broadcast, reduction and scan", Parallel Computing 35 (2009). Heap order takes the place of their
+in-order trees, since a pull over full-duplex links needs no schedule of who sends when.
+
+With a topology every switch is entered once per stripe (`grow.py`). Then a switch's nodes have to feed each other in
+every stripe, and the parts are dealt out switch by switch. Where that needs a sink to be interior in two trees it is,
+since a switch's uplink that carries a stripe twice is slow for all behind it: being entered once wins over disjoint
+trees. The sink that feeds fewest is taken, so an uplink carries hardly more than the file (the tests hold it to two).
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,20 +32,20 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from staging.mover.errors import UsageError
+from staging.plan.grow import Switches, grow
+from staging.plan.topology import Topology
 
-Kind = Literal["chain", "tree", "double-tree"]
+Kind = Literal["chain", "tree", "trees"]
 
 MAX_FANOUT = 1_000_000
 MAX_PEERS = 256  # of one fallback list: all ancestors of a long chain would make the plan quadratic
-RENDER_WIDTH = 100
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The form of a tree. `Shape("tree", 1)` is the same value as `Shape("chain", 1)`.
+    """The form of a tree. With a fan-out of 1 every kind is the chain, the same value as `Shape("chain", 1)`.
 
-    fanout: children of an interior node in one stripe: 1 for a chain, 1 or more for a tree, 2 for a double tree
-    (with more, an uplink would carry the file more than once).
+    fanout: children of an interior node in one stripe; for `trees` also how many trees there are.
     """
 
     kind: Kind
@@ -48,49 +56,60 @@ class Shape:
             raise UsageError(f"unknown kind of tree {self.kind!r}", "it is one of " + ", ".join(get_args(Kind)))
         if not 1 <= self.fanout <= MAX_FANOUT:
             raise UsageError(f"a fan-out of {self.fanout} is impossible", f"choose one from 1 to {MAX_FANOUT}")
-        fixed = {"chain": 1, "double-tree": 2}.get(self.kind, self.fanout)
-        if self.fanout != fixed:
-            raise UsageError(f"a {self.kind} has a fan-out of {fixed}, not {self.fanout}")
+        if self.kind == "chain" and self.fanout != 1:
+            raise UsageError(f"a chain has a fan-out of 1, not {self.fanout}")
         if self.fanout == 1:
             object.__setattr__(self, "kind", "chain")
 
     @classmethod
     def parse(cls, text: str) -> Shape:
-        """Read "chain", "tree:K", "K" or "double"; UsageError for anything else. Inverse of `str`."""
+        """Read "chain", "tree:K", "K", "double" or "trees:K"; UsageError for anything else. Inverse of `str`."""
         if text == "chain":
             return CHAIN
         if text == "double":
             return DOUBLE_TREE
-        digits = text.removeprefix("tree:")
+        kind: Kind = "trees" if text.startswith("trees:") else "tree"
+        digits = text.removeprefix(f"{kind}:")
         if digits.isascii() and digits.isdigit() and len(digits) <= len(str(MAX_FANOUT)):
-            return cls("tree", int(digits))
+            return cls(kind, int(digits))
         raise UsageError(
-            f"{text!r} is not the shape of a tree", "write chain, double, or a fan-out such as 2 or tree:2"
+            f"{text!r} is not the shape of a tree", "write chain, double, trees:4, or a fan-out such as 2 or tree:2"
         )
 
     def __str__(self) -> str:
-        return {"chain": "chain", "tree": f"tree:{self.fanout}", "double-tree": "double"}[self.kind]
+        if self.kind == "chain":
+            return "chain"
+        return "double" if self == DOUBLE_TREE else f"{self.kind}:{self.fanout}"
 
-    @property
-    def stripes(self) -> int:
-        return 2 if self.kind == "double-tree" else 1
+    def stripes(self, n_nodes: int) -> int:
+        """How many trees n_nodes sinks get."""
+        return min(self.fanout, n_nodes) if self.kind == "trees" else 1
+
+    def copies(self, n_nodes: int) -> int:
+        """The most blocks that a sink, or the source, sends for each round of one block of every stripe."""
+        if self.kind != "trees":
+            return min(self.fanout, n_nodes)
+        stripes = self.stripes(n_nodes)
+        return max(stripes, -(-(n_nodes - 1) // (n_nodes // stripes)))
 
     def depth(self, n_nodes: int) -> int:
-        """Hops from the source to the deepest of n_nodes sinks; equals `build(...).depth()`."""
+        """Hops from the source to the deepest of n_nodes sinks; equals `build(...).depth()` without a topology."""
         if self.kind == "chain":
             return n_nodes
-        if self.kind == "double-tree":
-            return n_nodes.bit_length()
-        hops, width, reached = 0, 1, 0
-        while reached < n_nodes:
-            width *= self.fanout
-            reached += width
+        if self.kind == "trees":  # the source feeds the root alone
+            hops, at, fanout = 1, n_nodes - 1, self.stripes(n_nodes)
+        else:
+            hops, at, fanout = 0, n_nodes, self.fanout
+        if fanout == 1:
+            return hops
+        while at:
+            at = (at - 1) // fanout
             hops += 1
         return hops
 
 
 CHAIN = Shape("chain", 1)
-DOUBLE_TREE = Shape("double-tree", 2)
+DOUBLE_TREE = Shape("trees", 2)
 
 
 @dataclass(frozen=True)
@@ -117,16 +136,18 @@ class TreePlan:
         """Whom `name` feeds, for every stripe, in the order of the nodes given; empty tuples for a leaf."""
         return {stripe: tuple(self._children[stripe].get(name, ())) for stripe in range(self.stripes)}
 
+    def levels(self, stripe: int) -> list[list[str]]:
+        """The sinks of one stripe's tree by their distance from the source: one hop, two hops, ..."""
+        found = []
+        level = self._children[stripe].get(self.source, [])
+        while level:
+            found.append(level)
+            level = [child for name in level for child in self._children[stripe].get(name, ())]
+        return found
+
     def depth(self) -> int:
         """Hops from the source to the deepest sink, over all stripes."""
-        deepest = 0
-        for children in self._children:
-            hops, level = 0, children.get(self.source, [])
-            while level:
-                hops += 1
-                level = [child for name in level for child in children.get(name, ())]
-            deepest = max(deepest, hops)
-        return deepest
+        return max(len(self.levels(stripe)) for stripe in range(self.stripes))
 
     @cached_property
     def _children(self) -> list[dict[str, list[str]]]:
@@ -137,9 +158,12 @@ class TreePlan:
         return found
 
 
-def build(source: str, nodes: Sequence[str], shape: Shape) -> TreePlan:
-    """Plan a broadcast from `source` to `nodes`, placed in the order given.
+def build(
+    source: str, nodes: Sequence[str], shape: Shape, topology: Topology | None = None, host: str = ""
+) -> TreePlan:
+    """Plan a broadcast from `source` to `nodes`, placed in the order given, or as the switches of a topology want it.
 
+    host: what the topology calls the source, if not `source`; a source it does not have is outside of all switches.
     UsageError when there are no nodes, when one is named twice, or when the source is among them.
     """
     if not nodes:
@@ -149,55 +173,58 @@ def build(source: str, nodes: Sequence[str], shape: Shape) -> TreePlan:
         raise UsageError(f"named more than once: {' '.join(twice)}", "name each node once")
     if source in nodes:
         raise UsageError(f"{source} is the source and a destination as well", "leave it out of the nodes")
-    if shape.kind == "double-tree":
-        trees = [_ancestors(source, order, shape.fanout) for order in (nodes, nodes[::-1])]
-    else:
-        trees = [_ancestors(source, [source, *nodes], shape.fanout)]
+    paths: dict[str, Switches] = {name: topology.path(name) if topology else () for name in nodes}
+    home = topology.path(host or source) if topology and not topology.unlisted([host or source]) else ()
+    stripes = shape.stripes(len(nodes))
+    parts = _parts(paths, stripes)
+    fed: Counter[str] = Counter()  # by each sink, in the stripes that are planned
+    trees = []
+    for stripe in range(stripes):
+        slots = {name: shape.fanout if stripes == 1 else stripes * (parts[name] == stripe) for name in nodes}
+        slots[source] = shape.fanout if shape.kind == "tree" else 1
+        load = Counter({name: fed[name] + (stripes if parts[name] >= stripe else 0) for name in nodes})
+
+        def extra(joined: Sequence[str], stripe: int = stripe, load: Counter[str] = load) -> str:
+            # without switches the deepest: what its children have to wait longer for, few others wait for
+            pick = joined if topology else [name for name in reversed(joined) if parts[name] == stripe]
+            found = min(pick, key=lambda name: load[name])
+            load[found] += 1
+            return found
+
+        start = next((at for at, name in enumerate(nodes) if parts[name] == stripe), 0)
+        order = [*nodes[start:], *nodes[:start]]
+        parents = grow(source, home, {name: paths[name] for name in order}, slots, extra)
+        fed.update(parents.values())
+        trees.append(_ancestors(source, parents))
     feeds = {name: tuple(Feed(stripe, tree[name]) for stripe, tree in enumerate(trees)) for name in nodes}
-    return TreePlan(source, shape, shape.stripes, feeds)
+    return TreePlan(source, shape, stripes, feeds)
 
 
-def _ancestors(source: str, heap: Sequence[str], fanout: int) -> dict[str, tuple[str, ...]]:
-    """Everyone's ancestors, nearest first, in a heap whose root is the source or is fed by it."""
-    found: dict[str, tuple[str, ...]] = {heap[0]: () if heap[0] == source else (source,)}
-    for i, name in enumerate(heap[1:]):
-        parent = heap[i // fanout]
-        line = (parent, *found[parent])
-        found[name] = line if len(line) <= MAX_PEERS else (*line[: MAX_PEERS - 1], source)
+def _parts(paths: Mapping[str, Switches], stripes: int) -> dict[str, int]:
+    """In which stripe each sink is interior: of the sinks of one switch each stripe gets its part in one piece.
+
+    What is left over goes to the stripes in turn, so that over all switches their parts are alike.
+    """
+    below: dict[Switches, list[str]] = {}
+    for name, path in paths.items():
+        below.setdefault(path, []).append(name)
+    found: dict[str, int] = {}
+    turn = 0
+    for names in below.values():
+        whole, left = divmod(len(names), stripes)
+        at = 0
+        for stripe in range(stripes):
+            size = whole + ((stripe - turn) % stripes < left)
+            found.update(dict.fromkeys(names[at : at + size], stripe))
+            at += size
+        turn = (turn + left) % stripes
     return found
 
 
-def render(plan: TreePlan) -> str:
-    """Draw the plan, one indented tree per stripe; a node with a single child shares a line with it.
-
-    >>> print(render(build("head", ["n1", "n2", "n3", "n4"], Shape.parse("2"))))
-    tree:2, 4 nodes, depth 2
-    head
-      n1
-        n3
-        n4
-      n2
-    """
-    title = f"{plan.shape}, {len(plan.feeds)} node{'s' if len(plan.feeds) > 1 else ''}, depth {plan.depth()}"
-    lines = [title]
-    for stripe in range(plan.stripes):
-        if plan.stripes > 1:
-            lines.append(f"stripe {stripe}:")
-        todo = [(plan.source, 0)]
-        while todo:
-            name, level = todo.pop()
-            run, children = [name], plan.children(name)[stripe]
-            while len(children) == 1:
-                run.append(children[0])
-                children = plan.children(run[-1])[stripe]
-            indent = "  " * level
-            lines += textwrap.wrap(
-                " -> ".join(run),
-                RENDER_WIDTH,
-                initial_indent=indent,
-                subsequent_indent=indent + "  ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-            todo += [(child, level + 1) for child in reversed(children)]
-    return "\n".join(lines)
+def _ancestors(source: str, parents: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Everyone's ancestors, nearest first; parents come before their children."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, parent in parents.items():
+        line = (parent,) if parent == source else (parent, *found[parent])
+        found[name] = line if len(line) <= MAX_PEERS else (*line[: MAX_PEERS - 1], source)
+    return found

@@ -13,7 +13,7 @@ import pytest
 from cluster.layout import ENV_CLUSTER, HeadInfo, Layout, find, personal
 from staging.mover.errors import RefusedError, Unreachable, UsageError
 
-HEAD = HeadInfo(pid=41, scheduler="tls://127.0.0.1:4000", host="127.0.0.1", doors=4001, kind="local")
+HEAD = HeadInfo(pid=41, scheduler="tls://127.0.0.1:4000", host="127.0.0.1", doors=4001, uid=1000, kind="local")
 
 
 @pytest.fixture

@@ -37,7 +37,8 @@ def main(argv: list[str]) -> int:
     try:
         with Cluster(given.n, **settings) as cluster:
             if command:
-                return cluster.head.popen(command).wait()
+                code = cluster.head.popen(command).wait()
+                return code if code >= 0 else 128 - code
             for host in cluster.hosts.values():
                 print(
                     f"{host.name:6} {host.address:12} {host.address6:12} nsenter --all --target {host.pid}", flush=True

@@ -25,10 +25,12 @@ _running: set[Cluster] = set()
 class Cluster:
     """Hosts n1..nN and `head`, alike but for their names, on `nics` networks.
 
-    rate, loss, duplicates, delay: of every host's links at first, see the methods of these names. sshd: every host has
-    one that takes the cluster's key. munged: every host has one, with one key. users: alice and bob exist. scratch: a
-    directory on disk; its subdirectories become the hosts' /scratch and outlive a crash. shared: more directories
-    of the machine that hosts may see though they lie below /tmp, /home, /root or /run.
+    rate, loss, duplicates, delay: of every host's links at first, see the methods of these names.
+    sshd: `ssh n1` works on every host, for each user, and for root to every user.
+    munged: every host has one, all with the same key.
+    users: alice and bob exist.
+    scratch: a directory on disk; its subdirectories become the hosts' /scratch and outlive a crash.
+    shared: more directories of the machine that hosts may see though they lie below /tmp, /home, /root or /run.
     """
 
     def __init__(
@@ -47,13 +49,13 @@ class Cluster:
         shared: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         names = [(HEAD, 1), *((f"n{k}", FIRST + k - 1) for k in range(1, n + 1))]
-        self.hosts = {name: Host(Place(name, index, nics)) for name, index in names}
+        self._users = etc.UIDS if users else {}
+        self.hosts = {name: Host(Place(name, index, nics), self._users) for name, index in names}
         self.ssh_config = Path("/etc/ssh/ssh_config")  # on every host
         self._nics = nics
-        self._users = etc.UIDS if users else {}
         self._scratch = None if scratch is None else Path(scratch).absolute()
         self._shared = sorted({str(Path(p).absolute()) for p in (ROOT, sys.prefix, sys.base_prefix, *shared)})
-        self._keys = etc.make_keys() if sshd else None
+        self._keys = etc.make_keys(self._users) if sshd else None
         self._services = [*([services.sshd()] if sshd else []), *([services.munged()] if munged else [])]
         self._switch = Switch()
         self._links = Links(self._switch, self.hosts.values(), Link(rate, loss, duplicates, delay))
@@ -139,7 +141,12 @@ class Cluster:
     def disk(self, name: str, path: str, size: str) -> None:
         """Give a host an empty disk of a size such as '64m' at `path`."""
         host = self[name]
-        host.run(["mkdir", "-p", path])
+        if not host.path(path).is_dir():
+            if not host.owns(path):
+                raise HostsError(
+                    f"{path} would be made on the machine: choose a directory that is there, or one below /scratch"
+                )
+            host.run(["mkdir", "-p", path])
         host.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=1777", "tmpfs", path])
 
     def own_processes(self) -> set[int]:
@@ -184,12 +191,11 @@ class Cluster:
         return files
 
     def _homes(self) -> list[dict[str, Any]]:
-        files: etc.Files = {}
-        if self._keys is not None:
-            private, public = self._keys.user
-            files = {".ssh/id_ed25519": (0o600, private), ".ssh/id_ed25519.pub": (0o644, public)}
-        homes = [("/root", 0), *((f"/home/{name}", uid) for name, uid in self._users.items())]
-        return [{"path": path, "uid": uid, "files": files} for path, uid in homes]
+        homes = [("root", "/root", 0), *((name, f"/home/{name}", uid) for name, uid in self._users.items())]
+        return [
+            {"path": path, "uid": uid, "files": etc.home_files(self._keys, user) if self._keys else {}}
+            for user, path, uid in homes
+        ]
 
     def _disk_of(self, host: Host) -> str | None:
         if self._scratch is None:

@@ -18,7 +18,7 @@ UsePAM no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
-AuthorizedKeysFile /etc/ssh/authorized_keys
+AuthorizedKeysFile .ssh/authorized_keys
 PidFile /run/sshd.pid
 MaxStartups 200
 UseDNS no
@@ -36,13 +36,13 @@ Host *
 
 @dataclass(frozen=True)
 class Keys:
-    """OpenSSH key pairs of one cluster, private and public: one for its hosts, one for its users."""
+    """OpenSSH key pairs of one cluster, private and public: one for all its hosts, one for each user."""
 
     host: tuple[str, str]
-    user: tuple[str, str]
+    users: dict[str, tuple[str, str]]
 
 
-def make_keys() -> Keys:
+def make_keys(users: Iterable[str]) -> Keys:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -54,7 +54,7 @@ def make_keys() -> Keys:
         public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
         return private.decode(), public.decode() + "\n"
 
-    return Keys(pair(), pair())
+    return Keys(pair(), {user: pair() for user in ("root", *users)})
 
 
 def hosts_file(places: Iterable[Place]) -> str:
@@ -95,7 +95,7 @@ def _with_home(line: str, home: str) -> str:
 
 
 def ssh_files(keys: Keys, places: Iterable[Place]) -> Files:
-    """A server that takes the cluster's one user key, and clients that know all hosts."""
+    """A server that takes keys only, and clients that know all hosts."""
     names = ",".join(
         name
         for place in places
@@ -108,5 +108,14 @@ def ssh_files(keys: Keys, places: Iterable[Place]) -> Files:
         "ssh/sshd_config": (0o644, SSHD_CONFIG),
         "ssh/ssh_config": (0o644, SSH_CONFIG),
         "ssh/ssh_known_hosts": (0o644, f"{names} {keys.host[1]}"),
-        "ssh/authorized_keys": (0o644, keys.user[1]),
+    }
+
+
+def home_files(keys: Keys, user: str) -> Files:
+    """What a user's home holds to log in with, and to be logged in to: from the same user, and from root."""
+    private, public = keys.users[user]
+    return {
+        ".ssh/id_ed25519": (0o600, private),
+        ".ssh/id_ed25519.pub": (0o644, public),
+        ".ssh/authorized_keys": (0o600, "".join(sorted({public, keys.users["root"][1]}))),
     }

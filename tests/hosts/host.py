@@ -17,6 +17,7 @@ from tests.hosts import enter
 from tests.hosts.etc import UIDS
 from tests.hosts.network import HostsError, Place
 
+OWN = {"etc": 0o755, "home": 0o755, "root": 0o711, "run": 0o755, "scratch": 0o1777, "tmp": 0o1777}  # and modes
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("LONGSHORE_TEST_RUN", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
 SECONDS = 60.0
@@ -25,8 +26,9 @@ SECONDS = 60.0
 class Host:
     """A host, up or down. While it is down `pid` is None and nothing can be started on it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, users: Mapping[str, int]) -> None:
         self.place = place
+        self._users = users
         self.name = place.name
         self.pid: int | None = None
         self._pidfd: int | None = None
@@ -57,6 +59,11 @@ class Host:
         """Where the caller's process finds a file of this host. A link with an absolute target leads astray."""
         return Path(f"/proc/{self._up()}/root") / os.fspath(path).lstrip("/")
 
+    def owns(self, path: str) -> bool:
+        """Whether what is made at `path` is made on this host alone: below /scratch, say, but not below /usr."""
+        top = path.split("/")[1]
+        return top in OWN or not os.path.lexists(f"/{top}")
+
     def popen(
         self,
         argv: Sequence[str | os.PathLike[str]],
@@ -72,12 +79,11 @@ class Host:
         """
         pid, pidfd = self.process()
         identity: dict[str, Any] = {}
-        if user not in (None, "root"):
-            if user not in UIDS or os.geteuid() != 0:
-                raise HostsError(
-                    f"no user {user!r}: there are root and, with users=True and as root, {', '.join(UIDS)}"
-                )
-            identity = {"user": UIDS[user], "group": UIDS[user], "extra_groups": []}
+        if user is not None and user != "root":
+            uid = self._users.get(user)
+            if uid is None:
+                raise HostsError(f"no user {user!r} on {self.name}: users=True gives it {' and '.join(UIDS)}")
+            identity = {"user": uid, "group": uid, "extra_groups": []}
         words = [os.fspath(word) for word in argv]
         environment = {**environment_of(user or "root"), **(env or {})}
         child = enter.popen(pid, pidfd, enter.ALL, words, env=environment, cwd=cwd, **identity, **options)
@@ -164,8 +170,10 @@ class Host:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         deadline = time.monotonic() + SECONDS
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
         # An init ends when its last process is reaped, and some may be children of ours.
-        while not select.select([self._pidfd], [], [], 0.002)[0]:
+        while not ended.poll(2):
             for child in self._children:
                 child.poll()
             if time.monotonic() > deadline:
@@ -173,7 +181,7 @@ class Host:
         os.close(self._pidfd)
         self.pid = self._pidfd = None
         for child in self._children:
-            child.poll()
+            child.wait(SECONDS)  # without root it is an nsenter, which ends a moment after what it entered for
         self._children.clear()
 
 

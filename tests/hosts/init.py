@@ -6,7 +6,7 @@ symbolic links to a read-only view, the cluster's own in their place), /run, /tm
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
 import os
 import signal
@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from tests.hosts import kernel
+from tests.hosts.host import OWN
 
 NEW_ROOT = "/tmp"  # every machine has it; covered only in the host's own mount namespace
-OWN = {"etc": 0o755, "home": 0o755, "root": 0o711, "run": 0o755, "scratch": 0o1777, "tmp": 0o1777}
 DISKS = ("run", "scratch", "tmp")  # file systems of their own, as on most machines
-MACHINE_ETC = "/.machine-etc"
+KERNEL = {"proc": "proc", "sys": "sysfs"}  # what these show depends on the host's namespaces
 
 
 def run(spec: dict[str, Any], talk: socket.socket) -> None:
     """Be the host that `spec` describes, for ever; `talk` takes the steps in turn with the cluster's owner."""
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWNET)
+    os.umask(0o022)
     kernel.set_hostname(spec["name"])
     build_root(spec)
     talk.send(json.dumps({"up": True}).encode())
@@ -49,7 +50,7 @@ def build_root(spec: dict[str, Any]) -> None:
     kernel.mount("tmpfs", NEW_ROOT, "tmpfs", kernel.MS_NODEV, "mode=755")
     for entry in os.scandir("/"):
         target = f"{NEW_ROOT}/{entry.name}"
-        if entry.name in OWN or entry.name == "proc":
+        if entry.name in OWN or entry.name in KERNEL:
             continue
         if entry.is_symlink():
             os.symlink(os.readlink(entry.path), target)
@@ -68,8 +69,11 @@ def build_root(spec: dict[str, Any]) -> None:
         kernel.mount(f"/proc/self/fd/{disk}", f"{NEW_ROOT}/scratch", flags=kernel.MS_BIND | kernel.MS_REC)
     for handle in (*handles.values(), own_etc, *([disk] if disk is not None else [])):
         os.close(handle)
-    os.mkdir(f"{NEW_ROOT}/proc")
-    kernel.mount("proc", f"{NEW_ROOT}/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    for name, kind in KERNEL.items():
+        os.mkdir(f"{NEW_ROOT}/{name}")
+        kernel.mount(kind, f"{NEW_ROOT}/{name}", kind, kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    if os.path.ismount("/sys/fs/cgroup"):
+        kernel.mount("/sys/fs/cgroup", f"{NEW_ROOT}/sys/fs/cgroup", flags=kernel.MS_BIND | kernel.MS_REC)
     kernel.mount("tmpfs", f"{NEW_ROOT}/dev/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777")
     os.chdir(NEW_ROOT)
     kernel.mount(".", "/", flags=kernel.MS_MOVE)
@@ -80,16 +84,17 @@ def build_root(spec: dict[str, Any]) -> None:
 
 
 def _make_etc(own_etc: int, files: dict[str, tuple[int, str]]) -> None:
-    view = NEW_ROOT + MACHINE_ETC
+    names = (f"/.etc-{number}" for number in itertools.count())  # a host of this kind may itself be the machine
+    machine = next(name for name in names if not os.path.exists(NEW_ROOT + name))
+    view = NEW_ROOT + machine
     os.mkdir(view)
     kernel.mount(f"/proc/self/fd/{own_etc}", view, flags=kernel.MS_BIND | kernel.MS_REC)
     kept = os.statvfs(view).f_flag & (kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
-    with contextlib.suppress(PermissionError):  # in a user namespace; its root may not write there anyway
-        kernel.mount("", view, flags=kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kept)
+    kernel.mount("", view, flags=kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kept)
     own = {name.split("/")[0] for name in files}
     for name in os.listdir(view):
         if name not in own:
-            os.symlink(f"{MACHINE_ETC}/{name}", f"{NEW_ROOT}/etc/{name}")
+            os.symlink(f"{machine}/{name}", f"{NEW_ROOT}/etc/{name}")
     for name, (mode, text) in files.items():
         _write(Path(f"{NEW_ROOT}/etc/{name}"), mode, text)
 

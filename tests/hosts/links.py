@@ -55,7 +55,7 @@ class Links:
         for host, link in links:
             if link.delay:
                 self._start_forwarder(host, network.seconds(link.delay))
-        self._set_cut([host for host, link in links if link.cut], True)
+        self._plug(hosts)
 
     def disconnect(self, host: Host) -> None:
         """Take a host's links away for good."""
@@ -80,24 +80,23 @@ class Links:
         self._set_faults(host, self._changed(host, duplicates=share))
 
     def delay(self, host: Host, time: str | None) -> None:
-        link = self._changed(host, delay=time)
+        self._changed(host, delay=time)
         if host.pid is None:
             return
         known = self._forwarders.get(host.name)
         if time is None:
             self._end_forwarder(host)
-            self._switch.batch("ip", (line for line in network.plug_lines(host.place)))
-            self._set_cut([host], link.cut)
+            self._plug([host])
         elif known is not None:
             known.talk.say({"delay": network.seconds(time)})
         else:
             self._start_forwarder(host, network.seconds(time))
-            self._set_cut([host], link.cut)
+            self._plug([host])
 
     def cut(self, host: Host, cut: bool) -> None:
         self._links[host.name].cut = cut
         if host.pid is not None:
-            self._set_cut([host], cut)
+            self._plug([host])
 
     def _changed(self, host: Host, **settings: Any) -> Link:
         link = self._links[host.name]
@@ -115,9 +114,10 @@ class Links:
         if host.pid is not None:
             self._switch.filter(network.fault_lines(host.place, link))
 
-    def _set_cut(self, hosts: list[Host], cut: bool) -> None:
-        lines = (line for h in hosts for line in network.port_lines(h.place, h.name in self._forwarders, cut))
-        self._switch.batch("bridge", lines)
+    def _plug(self, hosts: list[Host]) -> None:
+        """Have these hosts at the bridges, but not those that are cut off."""
+        every = ((host.place, host.name in self._forwarders, self._links[host.name].cut) for host in hosts)
+        self._switch.batch("ip", (line for state in every for line in network.plug_lines(*state)))
 
     def _start_forwarder(self, host: Host, delay: float) -> None:
         self._switch.batch("ip", network.detour_lines(host.place))

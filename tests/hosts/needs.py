@@ -15,7 +15,6 @@ from tests.hosts.host import SYSTEM_PATH
 PACKAGES = {
     "ip": "iproute2",
     "tc": "iproute2",
-    "bridge": "iproute2",
     "unshare": "util-linux",
     "nsenter": "util-linux",
     "nft": "nftables",
@@ -23,7 +22,7 @@ PACKAGES = {
     "ssh": "openssh-client",
     "munged": "munge",
 }
-ALWAYS = ("ip", "tc", "bridge", "unshare", "nsenter")
+ALWAYS = ("ip", "tc", "unshare", "nsenter")
 TRIALS = {
     "bridges": "ip link add trial type bridge",
     "veth": "ip link add one type veth peer name other && ip link set one up",

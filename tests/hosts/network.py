@@ -13,8 +13,8 @@ from ipaddress import IPv6Address
 UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 BUCKET_SECONDS = 0.004  # long enough for a timer that comes late, short enough not to carry a small file at one go
-BUCKET_LEAST = 8_000  # bytes: a few full frames
-QUEUE = "50ms"
+BUCKET_LEAST = 16_000  # bytes: a few full frames
+QUEUE = "100ms"  # with less, one TCP stream does not fill every rate
 PER_MILLION = 1_000_000
 COPIED = 0x79  # a packet that has been doubled: the copy passes the rules too
 
@@ -104,13 +104,16 @@ def switch_lines(nics: int) -> list[str]:
 
 
 def cable_lines(place: Place, pid: int) -> list[str]:
-    """`ip`, in the switch: links to the host whose init is `pid`. A host keeps its hardware addresses when it boots."""
+    """`ip`, in the switch: links to the host whose init is `pid`, not at the bridges yet.
+
+    A host keeps its hardware addresses when it boots.
+    """
     lines = []
     for nic, (port, device) in enumerate(zip(place.ports(), place.devices(), strict=True)):
         mac = f"02:79:00:{nic:02x}:{place.index >> 8:02x}:{place.index & 255:02x}"
         lines += [
             f"link add {port} type veth peer name {device} address {mac} netns {pid}",
-            f"link set {port} master br{nic} up",
+            f"link set {port} up",
         ]
     return lines
 
@@ -141,26 +144,25 @@ def wire(port: str) -> str:
 
 
 def detour_lines(place: Place) -> list[str]:
-    """`ip`, in the switch: a second link takes the port's place at the bridge; a forwarder is to join the two."""
+    """`ip`, in the switch: a second link to take the port's place at the bridge; a forwarder is to join the two."""
     lines = []
-    for nic, port in enumerate(place.ports()):
+    for port in place.ports():
         lines += [
             f"link set {port} nomaster",
             f"link add {wire(port)} type veth peer name {port}b",
-            f"link set {port}b master br{nic} up",
+            f"link set {port}b up",
             f"link set {wire(port)} up",
         ]
     return lines
 
 
-def plug_lines(place: Place) -> list[str]:
-    """`ip`, in the switch: the port itself is at the bridge again."""
-    return [f"link set {port} master br{nic}" for nic, port in enumerate(place.ports())]
+def plug_lines(place: Place, detour: bool, cut: bool) -> list[str]:
+    """`ip`, in the switch: the host's ports, or those of its detour, are at the bridges, or not.
 
-
-def port_lines(place: Place, detour: bool, cut: bool) -> list[str]:
-    """`bridge`, in the switch: the bridge lets nothing through a port that is cut, and the host is not told."""
-    return [f"link set dev {port}{'b' * detour} state {0 if cut else 3}" for port in place.ports()]
+    Not the state of the bridge's port: the kernel sets that anew when it comes to know that the host's end is up.
+    """
+    ends = [f"{port}{'b' * detour}" for port in place.ports()]
+    return [f"link set {end} {'nomaster' if cut else f'master br{nic}'}" for nic, end in enumerate(ends)]
 
 
 def segment_lines(devices: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Talk:
         self._socket.send(json.dumps(message).encode())
 
     def close(self) -> None:
-        self._socket.close()
+        _hang_up(self._socket)
 
 
 class Switch:
@@ -72,7 +72,7 @@ class Switch:
     def stop(self) -> None:
         """End the keeper and what is left of its children."""
         if self._control is not None:
-            self._control.close()
+            _hang_up(self._control)
             self._control = None
         if self._keeper is not None:
             self._keeper.wait(STEP_SECONDS)
@@ -91,7 +91,7 @@ class Switch:
         return Talk(name, ours)
 
     def batch(self, command: str, lines: Iterable[str], host: Host | None = None) -> None:
-        """Have `ip`, `tc` or `bridge` carry out lines in the switch's network, or a host's."""
+        """Have `ip` or `tc` carry out lines in the switch's network, or a host's."""
         text = "".join(f"{line}\n" for line in lines)
         if text:
             self._run([command, "-batch", "-"], text, host)
@@ -110,6 +110,13 @@ class Switch:
             out, _ = process.communicate(text)
         if process.returncode != 0:
             raise HostsError(f"{' '.join(argv)}: {out.strip()}\n{text}")
+
+
+def _hang_up(end: socket.socket) -> None:
+    """Close it for the other side even where a process forked from this one still has it open."""
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
 
 
 def _environment() -> dict[str, str]:

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from staging.plan.course import Course
-from staging.plan.tree import Shape
+from support.plans import planner
 
-SHAPES = st.sampled_from(["chain", "2", "3", "double"]).map(Shape.parse)
+SHAPES = st.sampled_from(["chain", "2", "3", "double", "trees:3", "trees:5"])
 CHANGES = st.lists(st.tuples(st.sampled_from(["join", "demote", "remove"]), st.integers(0, 30)), max_size=30)
 
 
@@ -28,9 +28,9 @@ def check(course: Course, here: set[str]) -> None:
 
 
 @given(st.integers(1, 12), SHAPES, CHANGES)
-def test_every_node_is_fed_from_the_source_whatever_changes(count: int, shape: Shape, changes: list[object]) -> None:
+def test_every_node_is_fed_from_the_source_whatever_changes(count: int, shape: str, changes: list[object]) -> None:
     here = [f"n{number}" for number in range(count)]
-    course = Course("source", here, shape)
+    course = Course(here, planner(shape))
     check(course, set(here))
     for step, (change, number) in enumerate(changes):  # type: ignore[misc]
         before = dict(course.feeds)
@@ -54,13 +54,13 @@ def test_every_node_is_fed_from_the_source_whatever_changes(count: int, shape: S
 
 
 def test_in_a_chain_only_the_neighbours_of_a_dead_node_change() -> None:
-    course = Course("source", ["a", "b", "c", "d"], Shape.parse("chain"))
+    course = Course(["a", "b", "c", "d"], planner("chain"))
     changed = course.remove("b")
     assert {name: feeds[0].peers for name, feeds in changed.items()} == {"c": ("a", "source")}
 
 
 def test_a_slow_node_goes_to_the_end_of_the_chain() -> None:
-    course = Course("source", ["a", "b", "c", "d"], Shape.parse("chain"))
+    course = Course(["a", "b", "c", "d"], planner("chain"))
     changed = course.demote("b")
     assert {name: feeds[0].peers for name, feeds in changed.items()} == {
         "c": ("a", "source"),
@@ -69,16 +69,16 @@ def test_a_slow_node_goes_to_the_end_of_the_chain() -> None:
 
 
 def test_the_only_node_cannot_be_put_aside() -> None:
-    course = Course("source", ["a"], Shape.parse("chain"))
+    course = Course(["a"], planner("chain"))
     assert course.demote("a") == {}
 
 
 def test_when_all_that_kept_up_are_gone_a_slow_one_takes_their_place() -> None:
-    course = Course("source", ["a", "b"], Shape.parse("chain"))
+    course = Course(["a", "b"], planner("chain"))
     course.demote("b")
     assert course.remove("a")["b"][0].peers == ("source",)
 
 
 def test_in_a_heap_the_last_node_takes_the_place() -> None:
-    course = Course("source", list("abcdefg"), Shape.parse("2"))
+    course = Course(list("abcdefg"), planner("2"))
     assert set(course.demote("a")) == {"a", "g", "c", "d"}

@@ -6,7 +6,7 @@ import pytest
 
 from staging.plan.course import Course
 from staging.plan.pace import Pace
-from staging.plan.tree import Shape
+from support.plans import planner
 
 BLOCK = 256 << 10
 TOTAL = 512 << 20
@@ -20,7 +20,7 @@ class World:
 
     def __init__(self, count: int, shape: str, slow: dict[str, float], uplink: dict[str, float] | None = None) -> None:
         names = [f"n{number}" for number in range(1, count + 1)]
-        self.course = Course("source", names, Shape.parse(shape))
+        self.course = Course(names, planner(shape))
         self.pace = Pace(TOTAL, BLOCK, 0.0)
         self.here = dict.fromkeys(names, 0.0)
         self.rates = {name: slow.get(name, LINE) for name in names}
@@ -56,7 +56,7 @@ class World:
                     self.course.demote(cause)
 
 
-@pytest.mark.parametrize("shape", ["chain", "2", "double"])
+@pytest.mark.parametrize("shape", ["chain", "2", "double", "trees:4"])
 @pytest.mark.parametrize("count", [1, 2, 8, 64])
 def test_nobody_is_blamed_while_all_is_well(shape: str, count: int) -> None:
     world = World(count, shape, {})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from staging.plan.tree import Shape
 from staging.steering import Steering
+from support.plans import planner
 
 MIB = 1 << 20
 
@@ -15,7 +15,7 @@ def steering() -> Steering:
     made = Steering(("10.0.0.9", 900), 100 * MIB, MIB)
     for number in (1, 2, 3):
         made.endpoints[f"n{number}"] = (f"10.0.0.{number}", number)
-    made.start(["n1", "n2", "n3"], Shape.parse("chain"), 0.0)
+    made.start(["n1", "n2", "n3"], planner("chain"), 0.0)
     return made
 
 
