@@ -126,6 +126,7 @@ def service_again(rig: Rig) -> None:
 
 def slow(rig: Rig, pcp: Pcp) -> None:
     assert rig.rate_mbit is not None
+    rig.cluster.rate(VICTIM, None)  # what a fast link has queued does not fit through a slow one
     rig.cluster.rate(VICTIM, f"{rig.rate_mbit / 10:g}mbit")
 
 
