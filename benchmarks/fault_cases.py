@@ -188,7 +188,7 @@ FAULTS = (
     Fault("node service killed", "kill -9 of its service", kill(*SERVICE), 3, OTHERS_ONLY, VICTIM, 10, service_again),
     Fault("link cut, healed after 5 s", "packets dropped both ways for 5 s", cut_and_heal, seconds=15),
     Fault("link cut for good", "packets dropped both ways", cut, 3, OTHERS_ONLY, VICTIM, 20, heal),
-    Fault("node boots again in time", "power off and on, service started", power_cycle, seconds=30, at=0.1, size=512),
+    Fault("node boots again in time", "power off and on, service started", power_cycle, seconds=30, at=0.1, size=384),
     Fault("slow node", "its link gets a tenth of the rate", slow, says="slow", seconds=60, repair=None),
     Fault("lossy link", "1 % of the packets to it are lost", lossy, seconds=60),
     Fault(

@@ -22,7 +22,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -103,11 +103,12 @@ class Benchmark:
         *,
         group: str = "",
         once_over: float | None = None,
+        always: Collection[str] = (),
     ) -> dict[str, Sample]:
         """Measure in turn (A B A B ...), so that a slow spell of the machine meets all; ratios are to the first.
 
-        An alternative whose figure is over `once_over`, or that was cut off, is not run again. One that raises Skipped
-        is left out of what is returned.
+        An alternative whose figure is over `once_over` and that is none of `always`, or that was cut off, is not run
+        again. One that raises Skipped is left out of what is returned.
         """
         if runs < self.least:
             raise ValueError(f"{runs} runs are too few for a median: take at least {self.least}")
@@ -133,7 +134,7 @@ class Benchmark:
                 print(f"{self.name}: {label}: {counted}: {figure:.4g} {unit}", file=sys.stderr)
                 if turn >= 0:
                     figures[label].append(figure)
-                    if once_over is not None and figure > once_over and runs > 1:
+                    if once_over is not None and figure > once_over and runs > 1 and label not in always:
                         notes.setdefault(label, "once")
         samples = {label: Sample(label, unit, tuple(taken), notes.get(label, "")) for label, taken in figures.items()}
         ran = {label: sample for label, sample in samples.items() if sample.runs}

@@ -143,11 +143,11 @@ def test_what_is_too_slow_runs_once_and_what_was_cut_off_is_a_bound(bench: Any) 
     def endless() -> float:
         raise harness.CutOff(90.0)
 
-    fns = {"a": figures([1, 1, 1], calls, "a"), "slow": figures([30], calls, "slow"), "endless": endless}
-    samples = bench.alternate(fns, warmup=0, once_over=20.0)
+    fns = {"a": figures([21, 22, 23], calls, "a"), "slow": figures([30], calls, "slow"), "endless": endless}
+    samples = bench.alternate(fns, warmup=0, once_over=20.0, always=("a",))
     assert calls == ["a", "slow", "a", "a"]
     assert [(s.runs, s.note) for s in samples.values()] == [
-        ((1, 1, 1), ""),
+        ((21, 22, 23), ""),
         ((30,), "once"),
         ((90.0,), "at least"),
     ]
