@@ -1,7 +1,7 @@
-"""On a host: turn an ssh session's process into the node service. It is given all it needs on stdin, and asks nothing.
+"""On a host: start the node service, which is given all it needs in a line and asks nothing.
 
-Its first line of input is one JSON object (`cluster.remote.Kit`). The answer on stdout is one JSON line, after
-the node has joined or could not: {"up": pid} or {"error": an error in its wire form}.
+The line is one JSON object (`cluster.remote.Kit`); it comes on an ssh session's stdin, or by `cluster.activated`. The
+answer is one JSON line, after the node has joined or could not: {"up": pid} or {"error": an error in its wire form}.
 """
 
 from __future__ import annotations
@@ -28,27 +28,69 @@ MAX_PAYLOAD = 1 << 20
 TAIL_BYTES = 4096
 
 
+class Unborn:
+    """A node service that has been forked and waits for its files.
+
+    It is forked before any key has been read: the launcher, which it forks in turn, shall not have them in its memory.
+    """
+
+    def __init__(self) -> None:
+        os.umask(0o077)
+        go, self._go = os.pipe()
+        self._ready, ready = os.pipe()
+
+        def service() -> int:
+            forking.close_all_but({0, 1, 2, go, ready})
+            return _service(go, ready)
+
+        self.pid = forking.fork(service)
+        os.close(go)
+        os.close(ready)
+
+    def start(self, line: bytes, session: int) -> dict[str, Any]:
+        """Let it serve as the payload `line` says, and wait until it has joined; the answer.
+
+        `session`: a descriptor that becomes readable when whoever sent the line goes away, which undoes the start.
+        """
+        try:
+            if not line.endswith(b"\n"):
+                raise TemporaryError("the session ended before it said what to start")
+            told = json.loads(line)
+            _check(told)
+            layout = _directory(told["parent"])
+            try:
+                self._start(layout, told, session)
+            except BaseException:
+                layout.remove_all()
+                raise
+        except StageError as error:
+            return {"error": error.to_wire()}
+        except Exception as error:
+            return {"error": StageError(describe(error)[0]).to_wire()}
+        return {"up": self.pid}
+
+    def _start(self, layout: Layout, told: dict[str, Any], session: int) -> None:
+        try:
+            _fill(layout, told)
+        except SpaceError as error:
+            raise SpaceError(error.message, "free space there, or give --node-dir") from None
+        log = os.open(_log(layout), os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(self._go, "wb") as file:
+            file.write(json.dumps({"dir": str(layout.base), "node": told["node"]}).encode("ascii"))
+        heard = select.select([self._ready, session], [], [])[0]
+        if self._ready in heard and os.read(self._ready, 1):
+            return
+        if self._ready not in heard:
+            os.kill(self.pid, signal.SIGTERM)
+        os.waitpid(self.pid, 0)
+        if self._ready not in heard:
+            raise TemporaryError("the session ended before the node had joined")
+        raise TemporaryError(f"the node service ended: {_last_line(log)}")
+
+
 def main() -> int:
-    """Start the service and wait until it has joined; the exit code, 0 when it has."""
-    os.umask(0o077)
-    go_read, go_write = os.pipe()
-    ready_read, ready_write = os.pipe()
-    # Forked before any key has been read: the launcher, which the service forks, shall not have them in its memory
-
-    def service() -> int:
-        os.close(go_write)
-        os.close(ready_read)
-        return _service(go_read, ready_write)
-
-    pid = forking.fork(service)
-    os.close(go_read)
-    os.close(ready_write)
-    try:
-        answer: dict[str, Any] = {"up": _start(go_write, ready_read, pid)}
-    except StageError as error:
-        answer = {"error": error.to_wire()}
-    except Exception as error:
-        answer = {"error": StageError(describe(error)[0]).to_wire()}
+    """Start a node service as stdin says; the exit code, 0 when it has joined."""
+    answer = Unborn().start(sys.stdin.buffer.readline(MAX_PAYLOAD), sys.stdin.fileno())
     print(json.dumps(answer), flush=True)  # noqa: T201 - the answer
     return 0 if "up" in answer else 1
 
@@ -69,35 +111,6 @@ def _service(go: int, ready: int) -> int:
         os.dup2(fd, target)
     os.chdir("/")
     return node.main([*NodeSpec(**told["node"]).arguments(layout.base), "--ready", str(ready), "--remove"])
-
-
-def _start(go: int, ready: int, pid: int) -> int:
-    line = sys.stdin.buffer.readline(MAX_PAYLOAD)
-    if not line.endswith(b"\n"):
-        raise TemporaryError("the session ended before it said what to start")
-    told = json.loads(line)
-    _check(told)
-    layout = _directory(told["parent"])
-    try:
-        try:
-            _fill(layout, told)
-        except SpaceError as error:
-            raise SpaceError(error.message, "free space there, or give --node-dir") from None
-        log = os.open(_log(layout), os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(go, "wb") as file:
-            file.write(json.dumps({"dir": str(layout.base), "node": told["node"]}).encode("ascii"))
-        heard = select.select([ready, sys.stdin], [], [])[0]
-        if ready in heard and os.read(ready, 1):
-            return pid
-        if ready not in heard:
-            os.kill(pid, signal.SIGTERM)
-        os.waitpid(pid, 0)
-        if ready not in heard:
-            raise TemporaryError("the session ended before the node had joined")
-        raise TemporaryError(f"the node service ended: {_last_line(log)}")
-    except BaseException:
-        layout.remove_all()
-        raise
 
 
 def _check(told: dict[str, Any]) -> None:
@@ -122,7 +135,9 @@ def _check(told: dict[str, Any]) -> None:
 def _directory(named: str) -> Layout:
     """A new directory for this node alone."""
     # not below /run/user, which a login manager removes at the end of the user's last session
-    parent = Path(named or f"{os.environ.get('TMPDIR') or '/tmp'}/longshore-{os.geteuid()}")  # noqa: S108 - checked
+    # (a service manager's own directory for us is another matter)
+    temporary = f"{os.environ.get('TMPDIR') or '/tmp'}/longshore-{os.geteuid()}"  # noqa: S108 - checked
+    parent = Path(named or os.environ.get("RUNTIME_DIRECTORY") or temporary)
     while True:
         keyfiles.own_directory(parent)
         base = parent / f"node-{secrets.token_hex(4)}"

@@ -16,6 +16,7 @@ from cluster import door
 from cluster.keyfiles import locked
 from cluster.layout import Layout, personal
 from cluster.nodes import fold, resolve_count
+from cluster.signals import deferred
 from cluster.startup import (
     START_SECONDS,
     STOP_SECONDS,
@@ -58,27 +59,32 @@ def _start_missing(layout: Layout, count: int, services: Sequence[str], owned: b
     present: set[str] = set()
     head: StartedHead | None = None
     started: dict[str, subprocess.Popen[bytes]] = {}
-    if running(layout):
+    head_there = running(layout)
+    if head_there:
         if layout.read_head().kind != KIND:
             raise UsageError(f"the cluster in {layout.base} is not one of this machine", "name another with --cluster")
-        nodes = door.ask(layout, {"op": "status"})["nodes"]
+        nodes = door.ask(layout, {"op": "status", "probe": True})["nodes"]
         present = {n["name"] for n in nodes if n["state"] == "up"}
     else:
         prepare(layout)
-        head = start_head(layout, HOST, KIND, services)
-        started["head"] = head.process
-    for name in names:
-        if name not in present:
-            started[name] = _start_node(layout, name)
     try:
+        if not head_there:
+            with deferred():  # what has been started is known, however this ends
+                head = start_head(layout, HOST, KIND, services)
+                started["head"] = head.process
+        for name in names:
+            if name not in present:
+                with deferred():
+                    started[name] = _start_node(layout, name)
         _wait_up(layout, len(set(names) | present), started)
     except BaseException:
-        for process in started.values():
-            process.terminate()
-        for process in started.values():
-            wait_gone(process.pid, STOP_SECONDS)
-        if head is not None:
-            os.close(head.owner)  # after its end by SIGTERM, which leaves the logs
+        with deferred():
+            for process in started.values():
+                process.terminate()
+            for process in started.values():
+                wait_gone(process.pid, STOP_SECONDS)
+            if head is not None:
+                os.close(head.owner)  # after its end by SIGTERM, which leaves the logs
         raise
     finally:
         for process in started.values():
@@ -146,12 +152,21 @@ def _is_head(pid: int, layout: Layout) -> bool:
 
 
 def remove(layout: Layout) -> None:
-    """Delete what a cluster that has ended left in its directory, the nodes' file trees included, and nothing else."""
-    for path in layout.parts():
+    """Delete what a cluster that has ended left in its directory, and nothing else.
+
+    The nodes' file trees are included, unless a job's results are to be kept in them.
+    """
+    ours = layout.parts() if layout.marker_file.exists() else []
+    kept = [layout.nodes, layout.kept_file] if layout.kept() else []
+    for path in ours:
+        if path in kept:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+    if not any(map(os.path.lexists, ours)):
+        layout.marker_file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody keeps something of his own there
         layout.base.rmdir()
     if layout.base.parent == personal():

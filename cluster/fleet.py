@@ -19,6 +19,7 @@ from staging.mover.errors import StageError, Unreachable, UsageError
 EVENT_OP = "stage-event"
 CONTROL_OP = "stage_control"
 CONTROL_SECONDS = 8
+PROBE_SECONDS = 3
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,20 @@ class Fleet(SchedulerPlugin):
             if name not in known:
                 raise UsageError(f"there is no node {name}", f"the nodes are {fold(known) if known else 'none yet'}")
         return [known[name] for name in names]
+
+    async def probe(self) -> None:
+        """Ask every node for a word; one that has none to say is down from now on, not only when Dask gives it up."""
+        await asyncio.gather(*(self._probe(node) for node in self.up()))
+
+    async def _probe(self, node: Node) -> None:
+        answers: dict[str, Any] = {}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PROBE_SECONDS):
+                answers = await self._scheduler.broadcast(
+                    msg={"op": "identity"}, workers=[node.worker], on_error="ignore"
+                )
+        if not answers and node.worker in self._scheduler.workers:
+            await self._scheduler.remove_worker(node.worker, stimulus_id=f"stage-probe-{next(self._attempt)}")
 
     async def back(self, node: Node) -> Node:
         """Wait until a node that was lost has joined again."""

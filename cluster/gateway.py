@@ -13,11 +13,12 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cluster.addresses import notice_loss
 from staging.mover.errors import Interrupted, RefusedError, StageError, UsageError, describe
 
 LOG = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ T = TypeVar("T")
 
 LINE_LIMIT = 64 << 20
 FIRST_LINE_SECONDS = 10
-LOSS_SECONDS = 15
 MAX_LINES = 64  # of one command, not yet looked at by its handler
 
 
@@ -70,7 +70,7 @@ class Gateway:
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
         self._servers: list[asyncio.Server] = []
-        self._active: set[asyncio.Task[None]] = set()
+        self._active: dict[asyncio.Task[None], str] = {}  # and the op of its request, once that is known
 
     def register(self, op: str, handler: Handler) -> None:
         """Serve requests with this `op`; what the handler returns goes into the closing `end` event."""
@@ -91,9 +91,14 @@ class Gateway:
     async def close(self) -> None:
         for server in self._servers:
             server.close()
-        for task in list(self._active):
+        await self.end_calls()
+
+    async def end_calls(self, spared: Collection[str] = ()) -> None:
+        """Cancel what is being served, but for requests with these ops, and wait for it."""
+        ended = [task for task, op in self._active.items() if op not in spared]
+        for task in ended:
             task.cancel()
-        await asyncio.gather(*self._active, return_exceptions=True)
+        await asyncio.gather(*ended, return_exceptions=True)
 
     async def _local(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._tracked(reader, writer, peer_of(writer))
@@ -105,17 +110,21 @@ class Gateway:
     async def _tracked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: Caller | None) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._active.add(task)
+        self._active[task] = ""
         try:
-            await self._converse(reader, writer, caller)
+            await self._converse(task, reader, writer, caller)
         except (ConnectionError, asyncio.CancelledError, ssl.SSLError):
             pass  # the command is gone, or we are: there is nobody to tell
         finally:
-            self._active.discard(task)
+            del self._active[task]
             writer.close()
 
     async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: Caller | None
+        self,
+        task: asyncio.Task[None],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        caller: Caller | None,
     ) -> None:
         closing: dict[str, Any]
         call: Call | None = None
@@ -128,6 +137,7 @@ class Gateway:
                     raise RefusedError(f"this cluster belongs to uid {os.geteuid()}, not to you", "start your own")
                 request = _parse(first)
                 handler = self._handlers.get(request["op"])
+                self._active[task] = request["op"]
             if handler is None:
                 raise UsageError(f"the head does not know the request {request['op']!r}", "is it another version?")
             call = Call(request, caller, writer)
@@ -148,15 +158,6 @@ class Gateway:
         finally:
             for action in call.afterwards if call is not None else ():
                 action()
-
-
-def notice_loss(sock: socket.socket) -> None:
-    """Have an idle TCP connection fail once the other host has been silent for LOSS_SECONDS."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, LOSS_SECONDS // 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, LOSS_SECONDS // 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOSS_SECONDS * 1000)
 
 
 def peer_of(writer: asyncio.StreamWriter) -> Caller:

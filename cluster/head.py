@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import embedded, pki, settings, startup
+from cluster import attendance, embedded, pki, settings, startup
+from cluster.attendance import Attendance
 from cluster.credentials import Authority, Claims, request_digest
 from cluster.fleet import Fleet, Secret
 from cluster.gateway import Call, Caller, Gateway
@@ -58,11 +59,10 @@ class Head:
         self.answered = asyncio.Event()  # that was told to who asked for the end
         self.asked = False  # by a command
         self.orphaned = False
-        self._attending: dict[str, asyncio.Event] = {}
+        self.attendance = Attendance(gateway)
         gateway.register("status", self._status)
         gateway.register("down", self._down)
         gateway.register("hello", self._hello)
-        gateway.register("attend", self._attend)
 
     def credential(self, caller: Caller, nodes: Sequence[str], request: LaunchRequest) -> Secret:
         """A signed permission for the caller to have `request` launched on these nodes, once on each."""
@@ -95,6 +95,8 @@ class Head:
 
     async def _status(self, call: Call) -> dict[str, Any]:
         wanted = int(call.request.get("wait", 0))
+        if call.request.get("probe"):
+            await self.fleet.probe()
         try:
             async with asyncio.timeout(float(call.request.get("seconds", 0)) or None):
                 async with self.fleet.changed:
@@ -114,17 +116,7 @@ class Head:
         self.asked = True
         self.ending.set()
         await self.ended.wait()
-        return {"pid": os.getpid(), "services": local, "left": sorted(self._attending)}
-
-    async def _attend(self, call: Call) -> None:
-        """A node's service holds this connection for as long as anything of it is on its host."""
-        gone = self._attending[call.caller.node] = asyncio.Event()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            gone.set()
-            if self._attending.get(call.caller.node) is gone:
-                del self._attending[call.caller.node]
+        return {"pid": os.getpid(), "services": local, "left": self.attendance.names()}
 
     def hear_owner(self, owner: int) -> None:
         """The starter has released us, or is gone."""
@@ -132,13 +124,6 @@ class Head:
         if not os.read(owner, len(startup.RELEASED)):
             self.orphaned = True
             self.ending.set()
-
-    async def all_gone(self) -> None:
-        """Wait for the end of those that attend, but not for ever."""
-        waits = [asyncio.create_task(gone.wait()) for gone in self._attending.values()]
-        if waits:
-            await asyncio.wait(waits, timeout=NODE_SECONDS)
-        self.ended.set()
 
 
 def user_name(caller: Caller) -> str:
@@ -187,8 +172,10 @@ async def run(layout: Layout, host: str, kind: str, owner: int | None, services:
             await head.ending.wait()
             ended = Ended([node.pid for node in head.fleet.up()] if kind == LOCAL else [], head.orphaned)
             layout.head_file.unlink(missing_ok=True)
+            await gateway.end_calls(spared=("down", attendance.OP))  # while what they started can still be ended
         # the scheduler is gone, which the nodes take as their end
-        await head.all_gone()
+        await head.attendance.all_gone(NODE_SECONDS)
+        head.ended.set()
         if head.asked:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_SECONDS):

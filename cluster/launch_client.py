@@ -31,11 +31,14 @@ class Launched:
         """
         return self._ended.result(timeout)
 
-    def signal(self, signum: int) -> None:
-        """Send a signal to its process group; no error if it has ended. Raises UsageError, Unreachable."""
+    def signal(self, signum: int, grace: int = 0) -> None:
+        """Send a signal to its process group; no error if it has ended. Raises UsageError, Unreachable.
+
+        Should the process end of it, the rest of its tree has `grace` seconds from now before it is killed.
+        """
         if signum not in signal.valid_signals():
             raise UsageError(f"there is no signal {signum}")
-        self._send({"id": self._id, "op": "signal", "signal": int(signum)})
+        self._send({"id": self._id, "op": "signal", "signal": int(signum), "grace": grace})
 
     def kill(self) -> None:
         """SIGKILL the whole tree, whatever sessions it made; no error if it has ended. Raises Unreachable."""

@@ -4,7 +4,7 @@ Single-threaded, forked before anything else. One client holds the other end of 
 SOCK_SEQPACKET pair. One packet is one JSON object of at most 128 KiB:
 
     {"id", "op": "launch", "credential", + LaunchRequest}   with three descriptors: stdin, stdout, stderr
-    {"id", "op": "signal", "signal": int}                   to the process group
+    {"id", "op": "signal", "signal": int, "grace": int}     to the process group; seconds for what outlives the process
     {"id", "op": "kill"}                                    SIGKILL to the whole tree
     {"id", "event": "started", "pid"}
     {"id", "event": "refused", "error"}                     the error in its wire form; nothing was started
@@ -37,6 +37,8 @@ from cluster.launch_request import ACTION, MAX_PACKET, LaunchRequest, parse_orde
 from cluster.minders import Minders
 from staging.mover.errors import RefusedError, StageError, UsageError, from_os_error
 from staging.mover.title import name_process
+
+MAX_GRACE = 3600
 
 
 def start(node: str, public_key_path: Path) -> tuple[int, socket.socket]:
@@ -155,10 +157,12 @@ class _Launcher:
                 case "launch":
                     self._launch(request_id, message, fds)
                 case "signal":
-                    signum = message.get("signal")
+                    signum, grace = message.get("signal"), message.get("grace", 0)
                     if type(signum) is not int or signum not in forking.ALL_SIGNALS:
                         raise UsageError("there is no such signal")
-                    self._minders.signal(request_id, signum)
+                    if type(grace) is not int or not 0 <= grace <= MAX_GRACE:
+                        raise UsageError(f"the grace is not a whole number of seconds up to {MAX_GRACE}")
+                    self._minders.signal(request_id, signum, grace)
                 case "kill":
                     self._minders.kill(request_id)
                 case _:

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,8 +52,12 @@ class Layout:
     def logs(self) -> Path:
         return self.base / "log"
 
+    @property
+    def nodes(self) -> Path:
+        return self.base / "nodes"
+
     def node(self, name: str) -> Path:
-        return self.base / "nodes" / name
+        return self.nodes / name
 
     def root(self, name: str) -> Path:
         """The file tree of an embedded node."""
@@ -66,13 +71,19 @@ class Layout:
         return [
             self.head_socket,
             self.head_file,
-            self.base / "nodes",
+            self.nodes,
             self.base / "dask-scratch-space",
             self.logs,
             self.keys,
             self.jobs_file,
             self.lock_file,
+            self.kept_file,
         ]
+
+    @property
+    def marker_file(self) -> Path:
+        """It says that all of `parts` in this directory are a cluster's, and stays as long as any of them does."""
+        return self.base / ".longshore"
 
     @property
     def jobs_file(self) -> Path:
@@ -80,21 +91,43 @@ class Layout:
         return self.base / "jobs"
 
     @property
+    def kept_file(self) -> Path:
+        """The scratch directories in the nodes' file trees that hold results, each ended by a zero byte."""
+        return self.base / "kept"
+
+    def keep(self, paths: Iterable[str]) -> None:
+        """Have the nodes' file trees stay when this cluster ends, for as long as any of these paths is there."""
+        with open(self.kept_file, "a", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(f"{path}\0" for path in paths)
+
+    def kept(self) -> list[str]:
+        """What was to be kept and is still there."""
+        try:
+            text = self.kept_file.read_text(encoding="utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            return []
+        return [path for path in text.split("\0") if path and os.path.lexists(path)]
+
+    @property
     def lock_file(self) -> Path:
         """Held by whoever starts or ends the cluster (cluster.keyfiles.locked)."""
         return self.base / ".lock"
 
     def make(self) -> None:
-        """Create the directory, ours alone; RefusedError where it is somebody else's or open to others."""
+        """Create the directory, ours alone; RefusedError where it is somebody else's or open to others.
+
+        UsageError for one that holds anything and was not made by this: it would be removed with the cluster.
+        """
         if len(str(self.base)) > MAX_SOCKET_PATH - 30:
             raise UsageError(f"the cluster directory's name is too long: {self.base}", "choose a shorter one")
         for path in (self.base.parent, self.base):
             if path in (self.base, personal()):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
                 _private(path)
-        strange = {path.name for path in self.base.iterdir()} - {path.name for path in self.parts()}
-        if strange and not self.logs.exists():
-            raise UsageError(f"{self.base} holds other things, such as {min(strange)}", "name a new or empty directory")
+        names = {path.name for path in self.base.iterdir()}
+        if names and self.marker_file.name not in names:
+            raise UsageError(f"{self.base} holds other things, such as {min(names)}", "name a new or empty directory")
+        self.marker_file.touch(mode=0o600)
         self.logs.mkdir(exist_ok=True, mode=0o700)
 
     def remove_all(self) -> None:
@@ -133,7 +166,21 @@ def personal() -> Path:
     return Path(tempfile.gettempdir()) / f"longshore-{os.geteuid()}"
 
 
+def working_directory() -> Path:
+    """The current directory; UsageError where it was deleted."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current directory does not exist any more", "cd to one that does") from None
+
+
 def find(named: str | None = None) -> Layout:
     """The cluster that a command means: `--cluster`, else $STAGE_CLUSTER, else the user's default one."""
     chosen = named or os.environ.get(ENV_CLUSTER)
-    return Layout(Path(chosen).absolute() if chosen else personal() / "default")
+    if not chosen:
+        return Layout(personal() / "default")
+    base = Path(chosen) if os.path.isabs(chosen) else working_directory() / chosen
+    if base.exists() and not base.is_dir():
+        origin = "--cluster" if named else ENV_CLUSTER
+        raise UsageError(f"{origin} names {base}, which is no directory", "name the cluster's directory")
+    return Layout(base)

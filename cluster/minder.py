@@ -10,8 +10,9 @@ The minder stays in the launcher's session and keeps the launcher's uid: the lau
 session and often of another user, cannot reach it with a signal to its group or to all it may signal. It ends
 the tree when the process ends, at SIGTERM, and when the launcher is gone.
 
-Control socket, packets of text: to the minder, the number of a signal for the process group; from the minder,
-"started PID" and then "ended STATUS", the exit code or minus the signal.
+Control socket, packets of text: to the minder, "SIGNAL GRACE", a signal for the process group and the seconds that
+it leaves to what outlives the process, whose shell may be faster to end than what it had started; from the
+minder, "started PID" and then "ended STATUS", the exit code or minus the signal.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Collection
 
 from cluster.forking import (
@@ -88,22 +90,37 @@ def _report(control: socket.socket, text: str) -> None:
 
 
 def _watch(process: int, control: socket.socket, woken: int) -> int | None:
-    """Pass signals on until the process has ended (its status) or the tree is to be killed (None)."""
+    """Pass signals on until the tree is to be killed: the status of the process, or None where it has not ended."""
     poller = select.poll()
     poller.register(woken, select.POLLIN)
     poller.register(control, select.POLLIN)
+    status = None
+    deadline = 0.0  # for what outlives the process
     while True:
-        ready = {fd for fd, _ in poller.poll()}
+        left = deadline - time.monotonic()
+        if status is not None and (left <= 0 or not children()):
+            return status
+        ready = {fd for fd, _ in poller.poll(None if status is None else left * 1000)}
         if control.fileno() in ready:
             order = _receive(control)
             if not order:
-                return None
-            _signal_group(process, int(order))
+                return status
+            signum, grace = map(int, order.split())
+            deadline = time.monotonic() + grace
+            if status is None:  # its group's number may be a stranger's once it is reaped
+                _signal_group(process, signum)
         if signal.SIGTERM in arrived(woken):
-            return None
+            return status
+        status = _reap(process, status)
+
+
+def _reap(process: int, status: int | None) -> int | None:
+    """Reap what has ended; the status of the process once it has."""
+    with contextlib.suppress(ChildProcessError):
         while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
             if reaped[0] == process:
-                return os.waitstatus_to_exitcode(reaped[1])
+                status = os.waitstatus_to_exitcode(reaped[1])
+    return status
 
 
 def _receive(control: socket.socket) -> bytes:

@@ -46,12 +46,12 @@ class Minders:
         entry = self._entries[request_id] = _Entry(request_id, *minder.start(run, stdio))
         self._selector.register(entry.control, selectors.EVENT_READ, functools.partial(self._hear, entry))
 
-    def signal(self, request_id: int, signum: int) -> None:
-        """Signal the process group of a request; no error if it has ended."""
+    def signal(self, request_id: int, signum: int, grace: int = 0) -> None:
+        """Signal the process group of a request; no error if it has ended. `grace`: see `minder`."""
         if entry := self._entries.get(request_id):
             # a minder that is gone, or does not read any more, is killing its tree already
             with contextlib.suppress(BlockingIOError, ConnectionError):
-                entry.control.send(b"%d" % signum)
+                entry.control.send(b"%d %d" % (signum, grace))
 
     def kill(self, request_id: int) -> None:
         """Kill the tree of a request; no error if it has ended."""

@@ -54,6 +54,13 @@ def ensure(directory: Path, *, now: datetime.datetime) -> TlsFiles:
     return files
 
 
+def existing(directory: Path, *, now: datetime.datetime) -> TlsFiles:
+    """The files in `directory`, as `ensure` has made them before. Raises SourceError, RefusedError."""
+    files = TlsFiles(directory / "ca.pem", directory / "cert.pem", directory / "key.pem")
+    _check(files, now)
+    return files
+
+
 def server_context(files: TlsFiles) -> ssl.SSLContext:
     """For the side that listens: only clients with a certificate of our CA."""
     return _context(ssl.PROTOCOL_TLS_SERVER, files)

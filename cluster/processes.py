@@ -44,7 +44,7 @@ def run_process(stdio: Secret, rank: int, request: LaunchRequest, credential: Se
 
     def control(order: dict[str, Any]) -> None:
         if order["op"] == "signal":
-            launched.signal(int(order["signal"]))
+            launched.signal(int(order["signal"]), int(order["grace"]))
         else:
             launched.kill()
 

@@ -6,18 +6,18 @@ import contextlib
 import json
 import shlex
 import sys
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import paramiko
 
-from cluster.credentials import Authority
-from cluster.layout import HeadInfo, Layout
-from cluster.startup import START_SECONDS, NodeSpec, versions
-from staging.mover.errors import StageError, Unreachable, UsageError, from_wire
+from cluster import ssh
+from cluster.addresses import resolve
+from cluster.hosts import Host
+from cluster.kit import MAX_ANSWER, pid_in
+from cluster.startup import START_SECONDS
+from staging.mover.errors import StageError, Unreachable, UsageError
 
-MAX_ANSWER = 1 << 20
 MAX_SAID = 1 << 16
 NO_PYTHON, OLD_PYTHON, NO_LONGSHORE = 95, 96, 97
 
@@ -34,31 +34,6 @@ _SCRIPT = (
 _LOOK = 's=$(command -v stage) && s=$(sed -n "1s/^#! *//p" "$s"); '
 
 
-@dataclass(frozen=True)
-class Kit:
-    """What every node of a cluster is given: how to reach the head, and the keys that make it a member."""
-
-    head: HeadInfo
-    keys: dict[str, str] = field(repr=False)
-
-    @classmethod
-    def read(cls, layout: Layout, head: HeadInfo) -> Kit:
-        names = ("ca.pem", "cert.pem", "key.pem", Authority.public_key_path(layout.keys).name)
-        return cls(head, {name: (layout.keys / name).read_text() for name in names})
-
-    def payload(self, spec: NodeSpec, directory: str) -> bytes:
-        """The line that `cluster.bootstrap` reads; it holds secrets."""
-        told = {
-            "versions": versions(),
-            "time": time.time(),
-            "parent": directory,
-            "node": asdict(spec),
-            "head": asdict(self.head),
-            "keys": self.keys,
-        }
-        return json.dumps(told).encode("ascii") + b"\n"
-
-
 def command(python: str) -> str:
     """The command line for the far side's shell, whichever that is; `python`: use this interpreter only."""
     names = shlex.quote(python or sys.executable) + ("" if python else ' "$s"')
@@ -66,12 +41,38 @@ def command(python: str) -> str:
     return f"exec /bin/sh -c {shlex.quote(script)}"
 
 
-class Session:
+@dataclass(frozen=True)
+class BySsh:
+    """The way to hosts with an sshd; `python`: the interpreter there, "" for what is found."""
+
+    dialer: ssh.Dialer
+    python: str = ""
+
+    def find(self, host: Host) -> SshPlace:
+        config = ssh.configured(host.target, host.user, self.dialer.file)
+        return SshPlace(self, config, resolve(config.host, config.family))
+
+    def close(self) -> None:
+        self.dialer.close()
+
+
+@dataclass(frozen=True)
+class SshPlace:
+    way: BySsh
+    config: ssh.Config
+    address: str
+
+    def open(self) -> SshSession:
+        return SshSession(self.way.dialer.connect(self.config, self.address), self.way.python)
+
+
+class SshSession:
     """The one command that runs over a connection."""
 
     def __init__(self, client: paramiko.SSHClient, python: str) -> None:
         """Start the command; what it needs to be told comes later. Raises Unreachable."""
         self._python = python or sys.executable
+        self._client = client
         try:
             transport = client.get_transport()
             assert transport is not None
@@ -79,7 +80,11 @@ class Session:
             self._channel.settimeout(START_SECONDS)
             self._channel.exec_command(command(python))
         except (paramiko.SSHException, EOFError, OSError) as error:
+            client.close()
             raise Unreachable(f"ssh starts no command: {error}") from None
+
+    def close(self) -> None:
+        self._client.close()
 
     def start(self, payload: bytes) -> int:
         """Give it the payload; the pid of the node service, once it has joined. Raises what hindered it."""
@@ -88,9 +93,7 @@ class Session:
         try:
             answer = self._answer()
             if answer is not None:
-                if "error" in answer:
-                    raise from_wire(answer["error"])
-                return int(answer["up"])
+                return pid_in(answer)
             said = self._channel.makefile_stderr("rb").read(MAX_SAID).decode(errors="replace").strip().splitlines()
             raise self._wrong(self._channel.recv_exit_status(), said[-1] if said else "")
         except TimeoutError:

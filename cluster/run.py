@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import secrets
+import signal
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -124,21 +126,60 @@ def umask() -> int:
     return mask
 
 
+class Grace:
+    """What a cancelled run leaves its processes between TERM and KILL: whole seconds, or less once it is `cut`."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        self._cut = asyncio.Event()
+
+    def cut(self) -> None:
+        self._cut.set()
+
+    async def spend(self, line: Line, hear: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have the processes of `line` asked to end, and `hear` from them until they have, or until it is over."""
+        line.say({"op": "signal", "signal": int(signal.SIGTERM), "grace": self.seconds})
+        waits = [asyncio.create_task(hear()), asyncio.create_task(self._cut.wait())]
+        try:
+            await asyncio.wait(waits, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+
 async def run(
-    layout: Layout, host: str, processes: Sequence[Process], output: Output, tell: Callable[[dict[str, Any]], None]
+    layout: Layout,
+    host: str,
+    processes: Sequence[Process],
+    output: Output,
+    tell: Callable[[dict[str, Any]], None],
+    grace: Grace | None = None,
 ) -> None:
-    """Run all the processes to their end; `tell` gets an `exit` or `process-failed` event for each."""
+    """Run all the processes to their end; `tell` gets an `exit` or `process-failed` event for each.
+
+    Cancelled, it kills them: at once, or with `grace` some time after they were asked to end.
+    """
     listener = Listener(output, 2 * len(processes))
     stdio = await listener.start(host)
     specs = [{"node": p.node, "rank": p.rank, **p.request.to_mapping()} for p in processes]
     line: Line | None = None
-    try:
-        line = await Line.open(layout, {"op": "spawn", "stdio": asdict(stdio), "processes": specs})
+
+    async def hear(line: Line) -> None:
         async for event in line:
             if event["type"] == "process-failed":
                 listener.less(2)
             tell(event)
         await listener.drain()
+
+    try:
+        line = await Line.open(layout, {"op": "spawn", "stdio": asdict(stdio), "processes": specs})
+        try:
+            await hear(line)
+        except asyncio.CancelledError:
+            if grace is not None and grace.seconds:
+                await grace.spend(line, functools.partial(hear, line))
+            raise
     finally:
         await listener.close()
         if line is not None:

@@ -83,7 +83,8 @@ class Spawn:
             line = await self._call.receive()
             if line.get("op") != "signal":
                 raise UsageError(f"a run does not know {line.get('op')!r}")
-            await self._order({"op": "signal", "signal": int(line["signal"])})
+            order = {"op": "signal", "signal": int(line["signal"]), "grace": int(line.get("grace", 0))}
+            await self._order(order)
 
     async def _kill(self) -> None:
         await self._order({"op": "kill"})

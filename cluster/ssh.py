@@ -22,7 +22,7 @@ from typing import Any
 
 import paramiko
 
-from cluster.gateway import notice_loss
+from cluster.addresses import notice_loss
 from staging.mover.errors import RefusedError, StageError, TemporaryError, Unreachable, UsageError
 
 CONNECT_SECONDS = 10.0
@@ -110,28 +110,6 @@ def _plain(value: str) -> str:
     return value.strip('"')
 
 
-def resolve(config: Config) -> str:
-    """The address behind the host's name, the first to which there is a way. Raises Unreachable."""
-    try:
-        found = socket.getaddrinfo(config.host, config.port, config.family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise Unreachable(
-            f"{config.host} cannot be resolved: {error.strerror or error}", "give its address as NAME=ADDRESS"
-        ) from None
-    addresses = [str(entry[4][0]) for entry in found]
-    return next((address for address in addresses if own_address(address)), addresses[0])
-
-
-def own_address(far: str) -> str:
-    """This host's own address on the way to another; "" where there is no way."""
-    with socket.socket(socket.AF_INET6 if ":" in far else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect((far, 9))  # sends nothing
-        except OSError:
-            return ""
-        return str(sock.getsockname()[0])
-
-
 class _Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -149,7 +127,7 @@ class Dialer:
 
     def __init__(self, seconds: float = CONNECT_SECONDS, file: str = "") -> None:
         self._seconds = seconds
-        self._file = file
+        self.file = file
         self._lock = threading.Lock()
         self._known: dict[str, paramiko.HostKeys] = {}
         self._open: list[paramiko.SSHClient] = []
@@ -238,7 +216,7 @@ class Dialer:
         with lock:
             if not made:
                 try:
-                    made.append(self.connect(_jump_config(before, last, self._file)))
+                    made.append(self.connect(_jump_config(before, last, self.file)))
                 except StageError as error:
                     raise type(error)(f"by way of {last}: {error.message}", error.remedy) from None
             return made[0]

@@ -20,6 +20,7 @@ from cluster.gateway import Caller, peer_of
 from cluster.launch_client import LaunchClient
 from cluster.layout import HeadInfo, Layout
 from cluster.startup import NodeSpec
+from staging.mover.errors import Unreachable
 
 HEAD_SECONDS = 30
 RELAY_BYTES = 1 << 16
@@ -39,6 +40,8 @@ async def run(layout: Layout, spec: NodeSpec, service: Service) -> None:
     """Join the head's cluster and serve until the head goes away or SIGTERM comes."""
     from cluster.servers import StagingWorker
 
+    if spec.root and not layout.marker_file.exists():  # whoever started us was killed, and all was removed
+        raise Unreachable(f"the cluster in {layout.base} is gone")
     settings.apply(layout.base)
     files = pki.ensure(layout.keys, now=datetime.datetime.now(datetime.UTC))
     head = await _find_head(layout)
@@ -104,7 +107,9 @@ async def run(layout: Layout, spec: NodeSpec, service: Service) -> None:
 async def _find_head(layout: Layout) -> HeadInfo:
     """The announced head; nodes and head may be started at the same time."""
     async with asyncio.timeout(HEAD_SECONDS):
-        while not layout.head_file.exists():  # noqa: ASYNC110 - a file has no event to wait for
+        while not layout.head_file.exists():
+            if not layout.base.exists():
+                raise Unreachable(f"the cluster in {layout.base} is gone")
             await asyncio.sleep(0.02)
     return layout.read_head()
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
+import re
 import shlex
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cluster.nodes import fold
+from cluster.printing import printable
+from scheduler_hooks.job import Job
 from scheduler_hooks.jobscript import JobScript, Problem, is_directory_form, landing
 from scheduler_hooks.patterns import Values, fill, names_node
 from staging.mover.errors import UsageError
@@ -49,17 +53,35 @@ def check_destinations(script: JobScript, base: Path, nodes: Sequence[str], valu
     return problems
 
 
+def check_scratch(job: Job) -> list[Problem]:
+    """A scratch directory that is there already, as far as the nodes' file trees are on this machine.
+
+    With the job's number in its name it is a new one for each job; `job.id` is not looked at.
+    """
+    if job.script.scratch is None or "%j" in job.script.scratch.replace("%%", ""):
+        return []
+    there = [node.name for node in job.nodes if node.root and os.path.lexists(job.real(node, job.scratch(node)))]
+    if not there:
+        return []
+    lines = enumerate(job.script.text.split("\n"), 1)
+    line = next((number for number, text in lines if re.match(r"#STAGE[ \t]+scratch\b", text)), 1)
+    message = f"the scratch directory {job.script.scratch} is there already on {fold(there)}"
+    return [Problem(line, message, "remove it there, or put %j into its name")]
+
+
 def render(problems: Iterable[Problem], name: str) -> str:
     """One line each, `job.sh:7: message; remedy`, in line order, without repeats; the unprintable is escaped."""
     unique = sorted(dict.fromkeys(problems), key=lambda problem: problem.line)
     lines = (f"{name}:{problem.line}: {problem.message}; {problem.remedy}" for problem in unique)
-    return "\n".join(map(_printable, lines))
+    return "\n".join(map(printable, lines))
 
 
 def require(problems: Sequence[Problem], name: str) -> None:
     """Raise one UsageError that carries the line of every problem, if there are any."""
     if problems:
-        raise UsageError(render(problems, name))
+        error = UsageError(render(problems, name))
+        error.multiline = True
+        raise error
 
 
 def _source(line: int, base: Path, src: str) -> Problem | None:
@@ -109,7 +131,3 @@ def _destination(line: int, base: Path, src: str, dest: str) -> Problem | None:
 def _shown(base: Path, path: Path) -> str:
     """`path` as the user would write it."""
     return str(path.relative_to(base) if path.is_relative_to(base) else path)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -47,6 +47,7 @@ _IN_BODY = re.compile(r"#STAGE(?!\S)")
 # Not `##STAGE`, which is how a directive is switched off, nor `# stage in`, which is prose.
 _ALMOST = re.compile(rf"\s*(#(?:[ \t]+STAGE|(?i:stage))\s+({'|'.join(_VERBS)}))(?!\S)")
 _STAGE_DIR = re.compile(r"\$(?:STAGE_DIR\b|\{STAGE_DIR\})/*")
+_GLOB = re.compile(r"[*?]|\[[^/\]]+\]")
 _NUMBER = re.compile(r"[0-9]{1,6}")  # more digits than that are no number of nodes
 
 
@@ -178,6 +179,9 @@ class _Reader:
         places, options = self._operands(line, "out", words)
         if places:
             self._check_node_path(line, places[0])
+            if _GLOB.search(places[0]):
+                remedy = "put the files into a directory and write that, as in out results/ results-%N/"
+                self.complain(line, f"{places[0]!r}: wildcards are not expanded on the node", remedy)
         from_ = self._target(line, "from", options)
         via = self._choose(line, "via", options, _OUT_METHODS)
         on = self._choose(line, "on", options, _OUTCOMES)

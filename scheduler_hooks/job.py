@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from cluster.nodes import fold
 from scheduler_hooks.jobscript import JobScript
 from scheduler_hooks.patterns import Values, fill
 
+ENV_KILL_WAIT = "STAGE_KILL_WAIT"
 DEFAULT_SCRATCH = "/scratch/stage-%j"
 
 
@@ -53,6 +56,20 @@ class Job:
     def real(self, node: JobNode, path: str) -> str:
         """The path by which a process of the node reaches what the node calls `path`; never above the node's root."""
         return posixpath.join(node.root, posixpath.normpath("/" + path).lstrip("/")) if node.root else path
+
+    def scratches(self, names: Collection[str]) -> list[str]:
+        """Where these nodes' scratch directories are, for people: `n[1-2]:/scratch/stage-7`.
+
+        For nodes whose trees are on this machine the path here, with the folded names in place of the node's.
+        """
+        found: dict[str, list[str]] = {}
+        for node in self.nodes:
+            if node.name in names:
+                path = self.real(node, self.scratch(node))
+                name = rf"(?<![\w.-]){re.escape(node.name)}(?![\w.-])"
+                place = re.sub(name, "\0", path if node.root else f"{node.name}:{path}")
+                found.setdefault(place, []).append(node.name)
+        return [place.replace("\0", fold(members)) for place, members in found.items()]
 
     def environment(self, node: JobNode) -> dict[str, str]:
         """The STAGE_ variables that a process of the job sees on this node."""

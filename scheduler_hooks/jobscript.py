@@ -10,7 +10,7 @@ import difflib
 import posixpath
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -124,12 +124,20 @@ def landing(src: str, dest: str) -> str:
     return posixpath.normpath(dest)
 
 
-def conflicts(script: JobScript, nodes: Sequence[str], values: Values) -> list[Problem]:
-    """What is wrong with `script` in a job on `nodes`: targets outside the job, paths that are written twice."""
-    return sorted([*_in_conflicts(script, nodes, values), *_out_conflicts(script, nodes, values)], key=lambda p: p.line)
+def conflicts(
+    script: JobScript, nodes: Sequence[str], values: Values, is_directory: Callable[[str], bool] = is_directory_form
+) -> list[Problem]:
+    """What is wrong with `script` in a job on `nodes`: targets outside the job, paths that are written twice.
+
+    `is_directory` tells of a source on the user's side.
+    """
+    found = [*_in_conflicts(script, nodes, values, is_directory), *_out_conflicts(script, nodes, values)]
+    return sorted(found, key=lambda problem: problem.line)
 
 
-def _in_conflicts(script: JobScript, nodes: Sequence[str], values: Values) -> list[Problem]:
+def _in_conflicts(
+    script: JobScript, nodes: Sequence[str], values: Values, is_directory: Callable[[str], bool]
+) -> list[Problem]:
     problems = []
     taken: dict[tuple[str | None, str], int] = {}
     for item in script.inputs:
@@ -139,7 +147,9 @@ def _in_conflicts(script: JobScript, nodes: Sequence[str], values: Values) -> li
             problems.append(Problem.of(item.line, error))
             continue
         for at in members:
-            path = landing(fill(item.src, at), fill(item.dest, at))
+            src, dest = fill(item.src, at), fill(item.dest, at)
+            # A directory itself, unlike a file, lands inside its destination however that is written.
+            path = landing(src, posixpath.join(dest, "") if is_directory(src) else dest)
             # An absolute destination may well lie in the scratch directory that a relative one starts from.
             path = posixpath.normpath(posixpath.join(fill(script.scratch or "", at), path))
             line = taken.setdefault((at.node, path), item.line)

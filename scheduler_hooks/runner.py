@@ -5,41 +5,53 @@ from __future__ import annotations
 import asyncio
 import os
 import posixpath
-import shutil
-import sys
+import shlex
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from cluster import run as processes
-from cluster.door import ENV_DOOR
-from cluster.launch_request import LaunchRequest
-from cluster.layout import ENV_CLUSTER
 from cluster.output import Output
+from cluster.printing import Guard, printable, write_through
+from cluster.run import Grace, umask
 from scheduler_hooks.job import Job, JobNode
+from scheduler_hooks.job_processes import JobProcesses
+from scheduler_hooks.scratch import Scratch
 from scheduler_hooks.staging_plan import Inward, OutPart, Outward, due, inward, outward
 from staging.copy import Place, Pull, Push, pull, push
-from staging.mover.errors import PartialError, StageError, from_wire
+from staging.mover.errors import PartialError, StageError, UsageError, describe, from_wire
 from staging.show import Show
 
-CLEAN_SECONDS = 60
 SCRIPT = ".stage-script"  # its name in the scratch directory
 
 
 class Runner:
-    def __init__(self, place: Place, job: Job, shown: Show) -> None:
+    """Carries one job out. Owner of what is still owed: the outputs of an ended script that are not home yet.
+
+    With `keep` the scratch directories stay. A `private` cluster ends with the command.
+    """
+
+    def __init__(self, place: Place, job: Job, shown: Show, *, grace: Grace, keep: bool, private: bool) -> None:
         self._place = place
         self._job = job
         self._shown = shown
-        self._scratches: list[JobNode] = []  # where the scratch directory is ours to remove
+        self._keep = keep
+        self._private = private
+        self._processes = JobProcesses(place, job, grace)
+        self._scratch = Scratch(self._processes)
+        self._owed: set[tuple[str, str]] = set()  # node, and label of the output
+        self._said = Guard("what the job says")
+        self._code: int | None = None  # the script's
 
     async def run(self) -> int:
         """Carry the job out; its exit code, or the staging's when the job was fine or could not start."""
         job = self._job
         self._phase("start", job=job.id, nodes=list(job.names()))
+        stopped = False
         try:
-            await self._make_scratch()
+            await self._scratch.make()
+            if self._private:
+                self._hold()
             self._phase("stage-in")
             for copy in inward(job):
                 await self._in(copy)
@@ -47,15 +59,69 @@ class Runner:
                 return self._shown.report.exit_code()
             self._phase("run")
             self._shown.say(f"job {job.id}: running {job.name} on {job.nodes[0].name}")
-            code = await self._script()
-            self._phase("stage-out", exit=code)
+            await self._put_script(job.nodes[0])
+            outputs = outward(job)
+            self._owe(outputs)  # also where the script's end is not heard of
+            self._code = code = await self._script()
             self._shown.say(f"job {job.id}: ended with exit code {code}")
-            await asyncio.gather(*(self._out(copy) for copy in outward(job) if due(copy.on, code)))
-            return code or self._shown.report.exit_code()
+            outputs = [copy for copy in outputs if due(copy.on, code)]
+            self._owe(outputs)
+            if self._private:
+                self._hold()  # however this command ends, and the cluster with it
+            self._phase("stage-out", exit=code)
+            await asyncio.gather(*(self._out(copy) for copy in outputs))
+            unsaid = self._unsaid()
+            staged = self._shown.report.exit_code() or (unsaid.exit_code if unsaid else 0)
+            # a destination that cannot be is no wrong command line any more: the job has run
+            return code or (PartialError.exit_code if staged == UsageError.exit_code else staged)
+        except asyncio.CancelledError:
+            stopped = True
+            if self._code is None:
+                self._owed.clear()  # whoever stops a job does not wait for its outputs
+            raise
         finally:
             self._phase("clean")
-            await asyncio.shield(self._clean())
-            self._phase("end")
+            await self._clean(stopped)
+
+    def failure(self, code: int) -> StageError | None:
+        """The error that says why `run` gave `code`; None for 0."""
+        if not code:
+            return None
+        staging = self._shown.report.failure() or self._unsaid()
+        job = f"job {self._job.id}"
+        if self._code is None:
+            text = f"{job} was not run: "
+        elif self._code:
+            text = f"{job} ended with exit code {self._code}" + (", and " if staging else "")
+        else:
+            text = f"{job} ended well, but "
+        kind = StageError if staging is None or self._code else type(staging)
+        if kind is UsageError and code == PartialError.exit_code:
+            kind = PartialError
+        error = kind(text + (staging.message if staging else ""))
+        error.exit_code, error.remedy = code, ""
+        return error
+
+    def _unsaid(self) -> StageError | None:
+        return self._said.error or self._shown.printed.error
+
+    def _owe(self, outputs: Sequence[Outward]) -> None:
+        self._owed = {(part.node.name, copy.label) for copy in outputs for part in copy.parts}
+
+    def _kept(self) -> list[str]:
+        """The nodes whose scratch directory is not to be removed."""
+        owing = {node for node, _ in self._owed}
+        return [node for node in self._scratch.nodes() if self._keep or node in owing]
+
+    def _hold(self) -> None:
+        """Have the cluster's directory outlive the cluster for as long as what is to be kept now is there."""
+        kept = self._kept()
+        paths = [self._path(node) for node in self._job.nodes if node.root and node.name in kept]
+        if paths:
+            self._place.layout.keep(paths)
+
+    def _path(self, node: JobNode) -> str:
+        return self._job.environment(node)["STAGE_DIR"]
 
     def _phase(self, phase: str, **fields: Any) -> None:
         self._shown.tell({"type": "phase", "phase": phase, **fields})
@@ -122,10 +188,12 @@ class Runner:
         )
         try:
             event = await pull(self._place, order, self._shown.tell)
-        except StageError as error:
+        except (StageError, OSError) as caught:
+            error = caught if isinstance(caught, StageError) else StageError(describe(caught)[0])
             failed = {"type": "node-failed", "transfer": copy.label, "node": part.node.name}
             self._shown.tell({**failed, "error": error.to_wire(), "partial": error.partial})
             return None
+        self._owed.discard((part.node.name, copy.label))
         self._shown.tell(event)
         return event
 
@@ -135,18 +203,19 @@ class Runner:
         """Run the script once, on the job's first node, from the directory in which the job was submitted."""
         job, first = self._job, self._job.nodes[0]
         scratch = job.environment(first)["STAGE_DIR"]
-        await self._put_script(first)
         # as the kernel starts a script, but without asking for its mode to allow it
         argv = (*job.script.interpreter, os.path.join(scratch, SCRIPT))
-        request = LaunchRequest(argv, self._environment(first), job.base, scratch, processes.umask())
+        process = self._processes.process(first, argv, job.base, scratch, umask())
 
         def write(stream: str, data: bytes) -> None:
-            target = sys.stdout if stream == "stdout" and not self._shown.as_json else sys.stderr
-            target.buffer.write(data)
-            target.buffer.flush()
+            said, target = self._said, "stderr" if self._shown.as_json else stream
+            if said.error is None and not said(write_through, target, data):
+                self._shown.line(f"stage: {said.error}; the job goes on, the rest of what it says is lost")
 
-        codes = await self._run([processes.Process(first.name, 0, request)], Output("raw", write))
-        return codes[first.name]
+        ends = await self._processes.run([process], Output("raw", write), self._shown.tell)
+        for error in ends.errors.values():
+            raise error
+        return ends.codes[first.name]
 
     async def _put_script(self, node: JobNode) -> None:
         """The script is staged like an input, but not reported as one."""
@@ -165,78 +234,50 @@ class Runner:
         if failed:
             raise failed[0]
 
-    def _environment(self, node: JobNode) -> dict[str, str]:
-        env = {**os.environ, **self._job.environment(node)}
-        env[ENV_CLUSTER] = str(self._place.layout.base)
-        env[ENV_DOOR] = str(self._place.layout.door(node.name))
-        if shutil.which("stage", path=env.get("PATH", "")) is None:
-            # `stage each` must be found in the script also where the virtual environment is not active
-            env["PATH"] = os.pathsep.join(filter(None, [env.get("PATH", ""), os.path.dirname(sys.executable)]))
-        return env
+    # the end ----------------------------------------------------------------------------------------------
 
-    async def _make_scratch(self) -> None:
-        """A new directory on every node: one that is there already is somebody's, and would be removed with the job."""
-        made = 'mkdir -p -- "$1" && mkdir -m 700 -- "$2"'
-        await self._on_nodes(
-            "make",
-            self._job.nodes,
-            lambda path: ("sh", "-c", made, "sh", posixpath.dirname(path), path),
-            self._scratches,
-        )
+    async def _clean(self, stopped: bool) -> None:
+        """Remove the scratch directories that hold no results, then say how things stand.
 
-    async def _on_nodes(
-        self,
-        what: str,
-        nodes: Sequence[JobNode],
-        command: Callable[[str], tuple[str, ...]],
-        done: list[JobNode] | None = None,
-    ) -> None:
-        """Run a command on the scratch directory of each node; PartialError when one fails.
-
-        Those on which it did not fail are added to `done`.
+        One cancellation is waited out, the next one ends it.
         """
-        started = []
-        for node in nodes:
-            argv = command(self._job.environment(node)["STAGE_DIR"])
-            started.append(processes.Process(node.name, node.rank, LaunchRequest(argv, self._environment(node), "/")))
-        await self._quiet(started, f"{what} the scratch directory", done)
-
-    async def _quiet(self, started: list[processes.Process], what: str, done: list[JobNode] | None) -> None:
-        said: dict[str, bytes] = {}
-
-        def write(stream: str, data: bytes) -> None:
-            said[stream] = said.get(stream, b"") + data
-
-        codes = await self._run(started, Output("label", write), quiet=True)
-        if done is not None:
-            done += [node for node in self._job.nodes if codes.get(node.name) == 0]
-        bad = sorted(node for node, code in codes.items() if code)
-        if bad:
-            reason = said.get("stderr", b"").decode(errors="replace").strip().splitlines()
-            raise PartialError(f"cannot {what} on {', '.join(bad)}: {reason[0] if reason else 'no reason given'}")
-
-    async def _run(self, started: list[processes.Process], output: Output, quiet: bool = False) -> dict[str, int]:
-        codes: dict[str, int] = {}
-        failed: list[StageError] = []
-
-        def tell(event: dict[str, Any]) -> None:
-            if event["type"] == "exit":
-                codes[event["node"]] = event["code"]
-                if not quiet:
-                    self._shown.tell(event)
-            else:
-                failed.append(from_wire(event["error"]))
-
-        await processes.run(self._place.layout, self._place.host, started, output, tell)
-        if failed:
-            raise failed[0]
-        return codes
-
-    async def _clean(self) -> None:
-        """Remove the scratch directories; what cannot be removed is said, and does not change how the job ended."""
+        kept = self._kept()
+        self._hold()
+        removing = asyncio.create_task(self._scratch.remove(kept))
+        reason = "it was interrupted"
         try:
-            async with asyncio.timeout(CLEAN_SECONDS):
-                await self._on_nodes("remove", self._scratches, lambda path: ("rm", "-rf", "--", path))
-        except (StageError, TimeoutError) as error:
-            text = str(error) if isinstance(error, StageError) else "no answer in time"
-            self._shown.display.print_line(f"stage: scratch was not removed everywhere: {text}")
+            reason = await asyncio.shield(removing)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling() > 1:
+                removing.cancel()
+            reason = await removing
+            raise
+        finally:
+            self._conclude(stopped, kept, reason)
+
+    def _conclude(self, stopped: bool, kept: Sequence[str], reason: str) -> None:
+        left = self._scratch.nodes()
+        for line in self._shown.report.text().splitlines():
+            self._shown.line(line)
+        for line in self._notices(kept, [node for node in left if node not in kept], reason):
+            self._shown.line(printable(f"stage: {line}"))
+        if stopped:
+            what = "nothing was staged out" if self._code is None else "not all of its outputs were staged out"
+            self._shown.say(f"the job was stopped; {what}" + ("" if left else ", its scratch directories were removed"))
+        paths = {node.name: self._path(node) for node in self._job.nodes if node.name in left}
+        self._phase("end", job=self._job.id, kept=paths)
+
+    def _notices(self, kept: Sequence[str], stuck: Sequence[str], reason: str) -> list[str]:
+        """What is still on the nodes, where, and what to do about it."""
+        base = self._place.layout.base
+        remove = f"rm -r {shlex.quote(str(base))}" if self._private else "remove it"
+        lines = []
+        if kept:
+            what = "outputs that did not come back are" if self._owed else "the scratch is"
+            places = ", ".join(self._job.scratches(kept))
+            lines.append(f"{what} kept in {places}; copy what you need, then {remove}")
+        if stuck and not (self._private and not kept):  # else it goes with the private cluster
+            places = ", ".join(self._job.scratches(stuck))
+            lines.append(f"scratch was not removed: {reason}; it is in {places}")
+        return lines

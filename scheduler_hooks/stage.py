@@ -14,6 +14,7 @@ COMMANDS = {
     "check": "scheduler_hooks.commands.check",
     "down": "cluster.commands.down",
     "each": "scheduler_hooks.commands.each",
+    "keys": "cluster.commands.keys",
     "run": "scheduler_hooks.commands.run",
     "status": "cluster.commands.status",
     "up": "cluster.commands.up",

@@ -201,7 +201,9 @@ class Broadcast:
         self._turn(self._steering.leave(node.name))
         await self._idle(node.name)
         if ran and self._busy and self._source_error is None:
-            self._tell({"type": "note", "node": node.name, "message": f"{error}; it is taken back if it returns"})
+            self._tell(
+                {"type": "note", "node": node.name, "message": f"{error.message}; it is taken back if it returns"}
+            )
         back = asyncio.create_task(self._fleet.back(node))
         over = asyncio.create_task(self._over())
         try:
@@ -248,10 +250,12 @@ class Broadcast:
             await asyncio.sleep(WATCH_SECONDS)
             now = time.monotonic()
             for name in [n for n, heard in self._heard.items() if now - heard > SILENCE_SECONDS]:
+                del self._heard[name]
                 if not self._tasks[name].done():
                     self._fail(name, Unreachable(f"{name} has been silent for {SILENCE_SECONDS} s"), True)
                     self._tasks[name].cancel()
-                    self._errand(self._fleet.control(self._opened[name], self._member.transfer, {"op": "kill"}))
+                    # no more orders for it after this one: each would wait for an answer
+                    self._errand(self._fleet.control(self._opened.pop(name), self._member.transfer, {"op": "kill"}))
             slow, changed = steering.adjust(now)
             self._turn(changed)
             if slow is not None:

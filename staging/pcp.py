@@ -145,9 +145,14 @@ def command(
                 else:
                     shown.tell(event)
                 if not as_json and not (quiet and event["type"] == "node-done"):
-                    lines.tell(event)
+                    shown.printed(lines.tell, event)
 
             await push(Place(layout, hello["host"]), order, tell)
+        failure = shown.report.failure()
+        if failure is not None and as_json:
+            raise failure  # the last event; in text each failure has been told by its line
+        if failure is None and shown.printed.error is not None:
+            raise shown.printed.error
         return shown.report.exit_code()
 
     return console.drive(work)

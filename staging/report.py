@@ -9,13 +9,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from cluster.nodes import fold
-from staging.mover.errors import Interrupted, PartialError, from_wire
+from staging.mover.errors import Interrupted, PartialError, StageError, from_wire
 from staging.progress import Event
 from staging.units import human_bytes, human_rate, human_seconds, printable
 from staging.wording import failure_line, human_amount
 
 _HEADINGS = ("what", "way", "nodes", "files", "bytes", "time", "rate", "digest")
 _RIGHT = frozenset({"files", "bytes", "time", "rate"})
+_FAILURES_SHOWN = 3
 _DIGEST_SHOWN = 16  # hex digits
 
 
@@ -50,7 +51,10 @@ class _Transfer:
 
     def lines(self) -> list[str]:
         what = self.start["what"]
-        lines = [failure_line(what, event) for event in self.failed.values()]
+        alike: dict[str, list[str]] = defaultdict(list)
+        for node, event in self.failed.items():
+            alike[failure_line("", event, " ")].append(node)
+        lines = [failure_line(what, self.failed[nodes[0]], fold(nodes)) for nodes in alike.values()]
         unheard = self.unheard()
         if unheard:
             lines.append(f"{printable(what)}: {fold(unheard)}: not finished")
@@ -62,6 +66,12 @@ class _Transfer:
             each = " each" if len(nodes) > 1 else ""
             lines.append(f"{printable(what)}: {fold(nodes)}: {amount}{each} were already there")
         return lines
+
+    def failure(self) -> str:
+        """In a few words where it failed, or ""."""
+        bad = [node for node in self.start["nodes"] if node not in self.done]
+        where = f"all {len(bad)} nodes" if len(bad) > 1 and not self.done else fold(bad)
+        return f"{printable(self.start['what'])} failed on {where}" if bad else ""
 
     def exit_codes(self) -> list[int]:
         failed = [from_wire(event["error"]).exit_code for event in self.failed.values()]
@@ -114,6 +124,20 @@ class Report:
         if not codes:
             return 0
         return codes.pop() if len(codes) == 1 else PartialError.exit_code
+
+    def failure(self) -> StageError | None:
+        """What failed where, as the error with which the command ends; None where everything is done."""
+        code = self.exit_code()
+        if not code:
+            return None
+        failures = list(filter(None, (transfer.failure() for transfer in self._transfers.values())))
+        if len(failures) > _FAILURES_SHOWN:
+            failures[_FAILURES_SHOWN:] = [f"{len(failures) - _FAILURES_SHOWN} more failed"]
+        errors = [from_wire(event["error"]) for each in self._transfers.values() for event in each.failed.values()]
+        kind = next((type(error) for error in errors if error.exit_code == code), PartialError)
+        error = kind(", ".join(failures))
+        error.exit_code, error.remedy = code, ""  # each failure's own line has one
+        return error
 
 
 def _pad(heading: str, cell: str, width: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from cluster.printing import printable as printable
 from staging.mover.errors import UsageError
 
 _PREFIXES = "KMGTPE"
@@ -68,18 +69,3 @@ def parse_size(text: str) -> int:
     if len(digits) > 20:
         raise UsageError(f"the size {digits[:20]}... is too large", "no file is larger than 8E")
     return int(digits) * (1024 ** (_PREFIXES.index(prefix.upper()) + 1) if prefix else 1)
-
-
-def printable(text: str) -> str:
-    r"""`text` on one line and harmless to a terminal: control characters and undecodable bytes are escaped.
-
-    >>> printable("a b\n\x1b[2J\udcff")
-    'a b\\n\\x1b[2J\\xff'
-    """
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
-def _escape(c: str) -> str:
-    if "\udc80" <= c <= "\udcff":  # a byte of a name that is not UTF-8, as os.fsdecode gives it
-        return f"\\x{ord(c) - 0xDC00:02x}"
-    return c.encode("unicode_escape").decode("ascii")

@@ -37,13 +37,18 @@ def event_line(event: Event, progress: Progress, now: float) -> str:
     size = human_amount(transfer.direction, event["bytes"], ok)
     rate = human_rate(sum(node.fetched for node in transfer.nodes), seconds)
     parts = [f"done on {ok} of {count(ok + failed, 'node')}", f"{size} in {human_seconds(seconds)}", rate]
+    if not ok:
+        parts = [f"failed on {'all ' if failed > 1 else ''}{count(failed, 'node')}"]
     return f"{printable(what)}: {_join(parts)}"
 
 
-def failure_line(what: str, event: Event) -> str:
-    """The line for a node-failed event, with the remedy, and whether a later run can resume."""
+def failure_line(what: str, event: Event, nodes: str = "") -> str:
+    """The line for a node-failed event, with the remedy, and whether a later run can resume.
+
+    `nodes`: those for which the same holds, if it is not the event's one alone.
+    """
     resumable = " (a resumable partial replica is left there)" if event["partial"] else ""
-    return f"{printable(what)}: {event['node']} failed: {printable(str(from_wire(event['error'])))}{resumable}"
+    return f"{printable(what)}: {nodes or event['node']} failed: {printable(str(from_wire(event['error'])))}{resumable}"
 
 
 def human_amount(direction: str, size: int, nodes: int) -> str:

@@ -31,6 +31,7 @@ class StageError(Exception):
 
     exit_code = 1
     default_remedy = ""
+    multiline = False  # whether it is several problems, a line each
     partial = False  # whether a resumable partial replica was left behind
 
     def __init__(self, message: str, remedy: str = "") -> None:

@@ -49,7 +49,7 @@ from staging.plan.tree import CHAIN, DOUBLE_TREE, Shape
 
 BLOCK_SIZES = tuple(1 << exponent for exponent in range(16, 21))  # 64 KiB .. 1 MiB: larger ones leave the CPU's cache
 RATES = (12.5e6, 125e6, 1.25e9)  # bytes/s: what links may be like where nobody said; beyond, the CPU is the limit
-MARGIN = 0.02
+MARGIN = 0.05  # what several connections on a link lose, by the prototypes
 # simplest first
 SHAPES = (CHAIN, *(Shape("tree", k) for k in (2, 3, 4)), DOUBLE_TREE, *(Shape("trees", k) for k in (3, 4, 5)))
 

@@ -3,13 +3,14 @@
 It carries out a plan as the movers do (`staging/mover/fetch.py`, `serve.py`) and with their own block map: a sink asks
 each feed for the next missing blocks of its stripe, a window of them at a time; the feed answers in order, a block once
 it has the whole of it; what a stripe's feed cannot give is taken from others; a dead feed's child waits until it
-notices, frees what it had asked for, and goes to the next of its list.
+notices, frees what it had asked for, and goes to the next of its list, and so does a sink that has got nothing at all
+for STALL_SECONDS.
 
 An uplink is shared evenly by the blocks that leave through it, a downlink by those that arrive: a block moves at the
 smaller of its two shares. A mover's work is a delay after each block, and a bound on its uplink (`cost.py`).
 
-Events are a few per block and node: a million of these take some ten seconds. For plans that are larger and have no
-dead node `arrivals.py` gives the same times without moving blocks.
+It moves some ten thousands of blocks a second. For plans that are larger and have no dead node, `arrivals.py` gives
+the same times without moving blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from staging.mover.blockmap import BlockMap
-from staging.mover.fetch import IDLE_SECONDS, IN_FLIGHT_BYTES
+from staging.mover.fetch import IDLE_SECONDS, IN_FLIGHT_BYTES, STALL_SECONDS
 from staging.plan.arrivals import NO_RATES
 from staging.plan.cost import DEFAULT_LINK, Link, round_times
 from staging.plan.tree import TreePlan
@@ -80,6 +81,7 @@ class _Host:
     served: list[_Stream] = field(default_factory=list)  # from its children
     sending: set[_Stream] = field(default_factory=set)
     getting: set[_Stream] = field(default_factory=set)
+    fresh: float = 0.0  # when a block last came
     dead: bool = False
     done: float | None = None
 
@@ -122,6 +124,7 @@ class _Simulation:
                 host.streams.append(stream)
                 stream.parent.served.append(stream)
                 self._at(self._setup, lambda stream=stream: self._ask(stream))  # type: ignore[misc]
+                self._at(STALL_SECONDS, lambda stream=stream: self._watch(stream))  # type: ignore[misc]
         for name, when in deaths.items():
             self._at(when, lambda host=self._hosts[name]: self._die(host))  # type: ignore[misc]
 
@@ -217,6 +220,7 @@ class _Simulation:
         if stream.turn == turn:
             stream.owed -= 1
         if child.map.add(block):
+            child.fresh = self._now
             for other in child.served:
                 self._serve(other)
         if child.map.complete:
@@ -234,18 +238,34 @@ class _Simulation:
         touched = {host}
         for stream in host.streams:
             touched.add(stream.parent)
-            stream.turn += 1
-            self._drop(stream)
-            stream.parent.served.remove(stream)
-        for stream in host.served:
+            self._hang_up(stream)
+        for stream in [*host.served]:
             touched.add(stream.child)
-            stream.turn += 1
-            self._drop(stream)
+            self._hang_up(stream)
             self._at(self._now + self._detect, lambda stream=stream: self._turn_away(stream))  # type: ignore[misc]
         self._share(*touched)
 
+    def _watch(self, stream: _Stream) -> None:
+        """A feed that lives but has nothing for a sink that gets nothing else either is left."""
+        child, parent = stream.child, stream.parent
+        if child.dead or child.map is None or child.map.complete:
+            return
+        stale = self._now - child.fresh >= STALL_SECONDS
+        if stale and stream.owed and not parent.dead and parent.map is not None:
+            self._hang_up(stream)
+            self._share(parent, child)
+            stream.at += 1
+            self._turn_away(stream)
+        self._at((self._now if stale else child.fresh) + STALL_SECONDS, lambda: self._watch(stream))
+
+    def _hang_up(self, stream: _Stream) -> None:
+        """What was asked for or is under way on this connection will not come."""
+        stream.turn += 1
+        self._drop(stream)
+        stream.parent.served.remove(stream)
+
     def _turn_away(self, stream: _Stream) -> None:
-        """The feed's death is noticed: what it owed is free, and the next of the list is asked."""
+        """The end of a feed is noticed: what it owed is free, and the next of the list is asked."""
         child = stream.child
         if child.dead or child.map is None:
             return
@@ -254,7 +274,8 @@ class _Simulation:
         while stream.parent.dead:
             stream.at += 1
         stream.parent.served.append(stream)
-        self._at(self._now + self._link.setup, lambda: self._ask(stream))
+        turn = stream.turn
+        self._at(self._now + self._link.setup, lambda: self._ask(stream) if stream.turn == turn else None)
         for other in child.streams:
-            if other is not stream:
+            if other is not stream and not other.parent.dead:
                 self._ask(other)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from cluster.nodes import MAX_NODES
 from cluster.nodes import parse as parse_nodes
 from staging.mover.errors import StageError, UsageError
 from staging.units import printable
@@ -67,6 +68,10 @@ def parse(text: str, where: str = "topology.conf") -> Topology:
                 thing = "node" if kind == "nodes" else "switch"
                 raise UsageError(f"{place}: {thing} {member} is under {owned[member]} already", "name it once")
             owned[member] = name
+        if len(leaf) + len(above) > MAX_NODES:
+            raise UsageError(
+                f"{place}: more than {MAX_NODES} nodes and switches", "leave out what is not of this cluster"
+            )
     _check(above, defined, where)
     return Topology(above, leaf)
 

@@ -16,8 +16,9 @@ import pytest
 
 from cluster import pki
 from cluster.credentials import Authority
+from cluster.kit import Kit
 from cluster.layout import HeadInfo, Layout
-from cluster.remote import Kit, command
+from cluster.remote import command
 from cluster.startup import NodeSpec
 
 Told = dict[str, Any]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -79,9 +80,43 @@ def test_other_errors_are_one_line_too(error: BaseException, line: str, code: in
     assert capsys.readouterr() == ("", line)
 
 
-def test_a_reader_that_is_gone_needs_no_line(capsys: Captured) -> None:
+def test_a_reader_that_is_gone_is_one_line(capsys: Captured) -> None:
     assert ended(raising(BrokenPipeError(32, "Broken pipe"))) == 1
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "prog: cannot write standard output: its reader is gone\n"
+
+
+def test_what_comes_from_a_name_is_escaped_and_starts_no_line(capsys: Captured) -> None:
+    assert ended(raising(StageError("no \x1b[2J\nb\udcff", "go \r"))) == 1
+    assert capsys.readouterr().err == "prog: no \\x1b[2J\\nb\\xff; go \\r\n"
+
+
+PRINTS = """
+import sys, click
+from cluster.console import main
+@click.command()
+@click.argument("amount")
+def command(amount):
+    print("x" * (100000 if amount == "much" else 1))
+main(command, "prog")
+"""
+
+
+@pytest.mark.parametrize("amount", ["much", "little"])
+def test_a_full_disk_is_one_line_and_exit_8(amount: str) -> None:
+    with open("/dev/full", "w") as full:
+        argv = [sys.executable, "-c", PRINTS, amount]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (8, 1)
+    assert "No space left on device" in done.stderr
+
+
+def test_a_reader_that_is_gone_is_exit_1() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [sys.executable, "-c", PRINTS, "little"]
+    done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "prog: cannot write standard output: its reader is gone\n")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +177,48 @@ def test_a_signal_ends_a_driven_command_after_it_has_tidied_up(
     assert ended(lambda: drive(waiting(tidied, number))) == code
     assert tidied == ["up"]
     assert capsys.readouterr().err.lstrip("\n") == line  # click ends the terminal's line with ^C on it
+
+
+def test_the_second_signal_hurries_the_tidying_up_and_the_third_ends_it(capsys: Captured) -> None:
+    seen: list[str] = []
+
+    async def work() -> int:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(os.kill, os.getpid(), signal.SIGINT)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("asked")
+            loop.call_soon(os.kill, os.getpid(), signal.SIGTERM)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                seen.append("ended")
+        return 0
+
+    def again() -> None:
+        seen.append("hurried")
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+
+    assert ended(lambda: drive(work, again)) == 130
+    assert seen == ["asked", "hurried", "ended"]
+    assert "tidying up; once more leaves at once" in capsys.readouterr().err
+
+
+def test_sigterm_ends_a_command_that_is_not_driven(capsys: Captured) -> None:
+    tidied: list[str] = []
+
+    def work() -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            tidied.append("up")
+        return 0
+
+    assert ended(work) == 143
+    assert tidied == ["up"]
+    assert capsys.readouterr().err == "prog: terminated\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_driven_commands_result_is_passed_on() -> None:

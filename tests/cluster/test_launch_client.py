@@ -98,7 +98,7 @@ def test_signal_and_kill_name_the_process_they_are_for(
 ) -> None:
     request_id, launched = begin(pool, far, client)
     launched.signal(15)
-    assert far.take() == {"id": request_id, "op": "signal", "signal": 15}
+    assert far.take() == {"id": request_id, "op": "signal", "signal": 15, "grace": 0}
     launched.kill()
     assert far.take() == {"id": request_id, "op": "kill"}
     with pytest.raises(UsageError, match="no signal 0"):

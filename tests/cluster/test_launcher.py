@@ -476,6 +476,8 @@ def rubbish(request: LaunchRequest, credential: str) -> list[bytes]:
         {"id": 7, "op": "signal"},
         {"id": 7, "op": "signal", "signal": 4096},
         {"id": 7, "op": "signal", "signal": "9"},
+        {"id": 7, "op": "signal", "signal": 9, "grace": -1},
+        {"id": 7, "op": "signal", "signal": 9, "grace": 1e9},
         {"id": 7, "op": "launch"},
         good | {"credential": 5},
         good | {"argv": {}},

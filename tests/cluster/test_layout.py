@@ -43,6 +43,7 @@ def test_the_users_own_directory_is_made_for_its_owner_alone() -> None:
         assert mode(personal()) == mode(personal() / "default") == 0o700
     finally:
         os.umask(umask)
+        (personal() / "default" / ".longshore").unlink()
         for path in (personal() / "default" / "log", personal() / "default", personal()):
             path.rmdir()
 
@@ -89,7 +90,7 @@ def test_a_head_is_announced_to_its_owner_alone_and_read_back(base: Path) -> Non
     layout.write_head(HEAD)
     assert layout.read_head() == HEAD
     assert mode(layout.head_file) == 0o600
-    assert sorted(path.name for path in base.iterdir()) == ["head.json", "log"]
+    assert sorted(path.name for path in base.iterdir()) == [".longshore", "head.json", "log"]
 
 
 def test_without_a_head_the_remedy_is_to_start_one(base: Path) -> None:
@@ -117,3 +118,51 @@ def test_a_node_has_its_own_root_and_door() -> None:
     layout = Layout(Path("/c"))
     assert layout.root("n2") == Path("/c/nodes/n2/root")
     assert layout.door("n2") == Path("/c/nodes/n2/door.sock")
+
+
+@pytest.mark.parametrize("name", ["nodes", "keys", "log", "jobs", "notes.txt"])
+def test_a_directory_that_holds_anything_and_is_not_a_clusters_is_refused(base: Path, name: str) -> None:
+    (base / name).mkdir(parents=True)
+    base.chmod(0o700)
+    with pytest.raises(UsageError, match=f"{base} holds other things, such as {name}; name a new or empty directory"):
+        Layout(base).make()
+    assert [path.name for path in base.iterdir()] == [name]
+
+
+def test_a_clusters_directory_may_come_to_hold_other_things(base: Path) -> None:
+    Layout(base).make()
+    (base / "notes.txt").touch()
+    Layout(base).make()
+
+
+def test_what_is_to_be_kept_is_known_as_long_as_it_is_there(base: Path) -> None:
+    layout = Layout(base)
+    layout.make()
+    assert layout.kept() == []
+    paths = [f"{base}/one", f"{base}/two\n\udcff", f"{base}/three"]
+    layout.keep(paths[:1])
+    layout.keep(paths[1:])
+    assert layout.kept() == []
+    os.mkdir(os.fsencode(paths[1]))
+    assert layout.kept() == paths[1:2]
+
+
+def test_a_file_is_no_clusters_directory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base.touch()
+    with pytest.raises(UsageError, match=f"--cluster names {base}, which is no directory; name the cluster's"):
+        find(str(base))
+    monkeypatch.setenv(ENV_CLUSTER, str(base))
+    with pytest.raises(UsageError, match=f"{ENV_CLUSTER} names {base}"):
+        find()
+
+
+def test_a_current_directory_that_was_deleted_is_said(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base.mkdir()
+    monkeypatch.chdir(base)
+    base.rmdir()
+    try:
+        with pytest.raises(UsageError, match="the current directory does not exist any more; cd to one that does"):
+            find("relative")
+        assert find("/named").base == Path("/named")
+    finally:
+        monkeypatch.undo()

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from support.polling import until
+
 DRIVER = """
 import os, select, sys
 from cluster import forking, minder
@@ -167,14 +169,45 @@ def test_a_minder_holds_no_descriptor_but_its_own(drive: Drive) -> None:
 def test_a_signal_goes_to_the_process_group(drive: Drive) -> None:
     driven = drive(sys.executable, "-c", GROUP)
     driven.wait_ready()
-    driven.order(str(int(signal.SIGUSR1)))
+    driven.order(f"{int(signal.SIGUSR1)} 0")
     assert driven.report("ended") == "9"
 
 
 def test_a_signal_right_after_the_start_is_not_lost(drive: Drive) -> None:
     driven = drive("sleep", "60")
-    driven.order("15")
+    driven.order("15 0")
     assert driven.report("ended") == "-15"
+
+
+# its shell ends of the TERM at once, what it had started half a second later
+SAVES = "(trap 'sleep 0.5; echo saved; exit' TERM; echo ready; while :; do sleep 0.01; done) & wait"
+
+
+def test_what_outlives_a_signalled_process_has_the_grace_to_end_by_itself(drive: Drive) -> None:
+    driven = drive("sh", "-c", SAVES)
+    driven.wait_ready()
+    driven.order("15 60")
+    assert driven.report("ended") == "-15"
+    assert driven.output.read(100) == b"saved\n"
+    driven.assert_gone(within=0)
+
+
+def test_the_grace_ends(drive: Drive) -> None:
+    driven = drive(sys.executable, "-c", TREE + WAIT)
+    driven.wait_ready()
+    driven.order("15 1")
+    assert driven.report("ended") == "-15"
+    driven.assert_gone(within=0)
+
+
+def test_a_kill_cuts_the_grace_short(drive: Drive) -> None:
+    driven = drive(sys.executable, "-c", TREE + WAIT)
+    driven.wait_ready()
+    driven.order("15 3600")
+    until("the end of the process", lambda: not os.path.exists(f"/proc/{driven.pid}"))
+    os.kill(driven.minder, signal.SIGTERM)
+    assert driven.report("ended") == "-15"
+    driven.assert_gone(within=0)
 
 
 def test_sigterm_to_the_minder_kills_the_whole_tree(drive: Drive) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.ssh import Dialer, configured, hop, resolve
-from staging.mover.errors import TemporaryError, Unreachable, UsageError
+from cluster.ssh import Dialer, configured, hop
+from staging.mover.errors import TemporaryError, UsageError
 
 
 @pytest.fixture
@@ -73,11 +73,6 @@ def test_a_hop_on_the_way(word: str, expected: tuple[str, str, str]) -> None:
 def test_a_configuration_that_ssh_refuses(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ssh's configuration cannot be used: .*none"):
         configured("host", file=str(tmp_path / "none"))
-
-
-def test_a_name_that_is_nobodys() -> None:
-    with pytest.raises(Unreachable, match="NAME=ADDRESS"):
-        resolve(configured("no-such-host.invalid", file="/dev/null"))
 
 
 def test_nothing_is_dialled_after_the_end() -> None:

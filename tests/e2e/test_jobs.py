@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -58,6 +59,7 @@ def test_the_script_runs_once_on_the_first_node_where_it_was_submitted(
     number = variables["STAGE_JOB_ID"]
     assert variables.pop("STAGE_DOOR") == str(cluster4.door("n1"))
     assert variables.pop("STAGE_CLUSTER") == str(cluster4.base)
+    assert variables.pop("STAGE_KILL_WAIT") == "10"
     directory = f"{cluster4.root('n1')}/scratch/stage-{number}"
     assert variables == {
         "STAGE_DIR": directory,
@@ -200,9 +202,13 @@ def test_outputs_depend_on_how_the_job_ended_and_its_exit_code_is_ours(
     assert set(os.listdir(tmp_path)) == {"job.sh", *came}
 
 
-def test_an_output_that_is_not_there_is_said_and_the_others_come(here: Cli, script: Script, tmp_path: Path) -> None:
+def test_an_output_that_is_not_there_is_said_and_the_others_come(
+    here: Cli, cluster4: Layout, script: Script, tmp_path: Path
+) -> None:
     path = script("stage each -w n1 -- touch $STAGE_DIR/f", "nodes 2", "out f f-%N")
     done = here.stage("run", path)
+    (kept,) = (cluster4.root("n2") / "scratch").glob("stage-*")  # perhaps it is there under another name
+    kept.rmdir()
     assert done.code == 3
     assert re.search(r"f: n2 failed: cannot read .*/f: No such file or directory", done.err)
     assert set(os.listdir(tmp_path)) == {"job.sh", "f-n1"}
@@ -222,6 +228,7 @@ def test_an_input_that_cannot_be_staged_keeps_the_job_from_running(
     (cluster4.root("n1") / "tmp" / "file").rmdir()
     assert (done.code, done.out) == (3, "")
     assert re.search(r"f: n2 failed: .*/tmp/file is no directory", done.err)
+    assert re.fullmatch(r"stage: job \d+ was not run: f failed on n2", done.err.splitlines()[-1])
 
 
 # refused and dry ----------------------------------------------------------------------------------------------
@@ -239,6 +246,20 @@ def test_more_nodes_than_there_are_is_exit_5(here: Cli, script: Script, words: A
     done = here.stage("run", script("echo ran", *directives), *words)
     assert (done.code, done.out) == (5, "")
     assert "4 nodes up" in done.err
+
+
+def test_a_scratch_directory_that_is_there_already_is_found_before_anything_is_done(
+    here: Cli, cluster4: Layout, script: Script
+) -> None:
+    mine = cluster4.root("n2") / "scratch" / "mine"
+    mine.mkdir()
+    path = script("echo ran", "nodes 3", "scratch /scratch/mine")
+    try:
+        for done in (here.stage("check", path), here.stage("run", path)):
+            assert (done.code, done.out) == (2, "")
+            assert "job.sh:3: the scratch directory /scratch/mine is there already on n2; remove it there" in done.err
+    finally:
+        mine.rmdir()
 
 
 def test_a_dry_run_prints_the_plan_and_does_nothing(
@@ -307,13 +328,61 @@ def test_each_labels_gathers_or_passes_on_what_is_said(here: Cli, script: Script
     assert (silent.code, silent.out) == (0, "")  # processes have no input
 
 
-def test_each_returns_the_highest_exit_code(here: Cli, script: Script) -> None:
+def test_each_returns_the_highest_exit_code_and_names_the_nodes(here: Cli, script: Script) -> None:
     commands = {
-        "-- sh -c 'exit %n'": 2,
-        "-- sh -c '[ %n = 1 ] && kill -15 $$; exit %n'": 143,
-        "-- nonesuch-command": 127,
+        "-- sh -c 'exit %n'": (2, ["n2 ended with exit code 1", "n3 ended with exit code 2"]),
+        "-- sh -c '[ %n = 1 ] && kill -15 $$; exit %n'": (
+            143,
+            ["n3 ended with exit code 2", "n2 ended with exit code 143"],
+        ),
+        "-w n1 -w n[2-3] sh -c '[ %n = 1 ] || exit 7'": (7, ["n[1,3] ended with exit code 7"]),
+        "-w n1 -w n2 -- printf %%s -w": (0, []),
+        "-- nonesuch-command": (127, ["n[1-3] ended with exit code 127"]),
     }
-    assert [done.code for done in each(here, script, *commands)] == list(commands.values())
+    for done, (code, lines) in zip(each(here, script, *commands), commands.values(), strict=True):
+        assert done.code == code
+        assert re.findall("^stage each: (.*)$", done.err, re.MULTILINE) == lines
+
+
+# nowhere to print ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["full", "gone"])
+def nowhere(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """A descriptor that takes no output, and the exit code for that."""
+    if request.param == "full":
+        fd, code = os.open("/dev/full", os.O_WRONLY), 8
+    else:
+        reader, fd = os.pipe()
+        os.close(reader)
+        code = 1
+    yield fd, code
+    os.close(fd)
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_job_whose_words_have_no_place_to_go_still_brings_its_results_home(
+    here: Cli, script: Script, tmp_path: Path, nowhere: tuple[int, int], words: tuple[str, ...]
+) -> None:
+    path = script("seq 100000; echo result > $STAGE_DIR/f; sleep 0.1; echo more", "nodes 1", "out f f")
+    with here.start("stage", "run", *words, path, stdout=nowhere[0]) as running:
+        done = running.wait()
+    assert done.code == nowhere[1], done.err
+    assert (tmp_path / "f").read_text() == "result\n"
+    assert "Traceback" not in done.err
+    assert re.fullmatch(r"stage: job \d+ ended well, but cannot write .*", done.err.splitlines()[-1])
+
+
+def test_each_ends_its_processes_when_its_output_has_no_place_to_go(
+    here: Cli, script: Script, nowhere: tuple[int, int]
+) -> None:
+    full = nowhere[1] == 8
+    where = "stage each -- yes > /dev/full" if full else "stage each -- yes | true; exit ${PIPESTATUS[0]}"
+    done = here.stage("run", script(where, "nodes 2"))
+    assert done.code == nowhere[1], done.err
+    assert "stage: cannot write what the processes say: " in done.err
+    assert "Traceback" not in done.err
+    until("the end of the processes", lambda: not with_word("yes"))
 
 
 # json and signals ---------------------------------------------------------------------------------------------
@@ -335,6 +404,9 @@ def test_with_json_every_phase_is_told(here: Cli, script: Script, tmp_path: Path
     phases = [event["phase"] for event in done.of_type("phase")]
     assert phases == ["start", "stage-in", "run", "stage-out", "clean", "end"]
     assert [(event["node"], event["code"]) for event in done.of_type("exit")] == [("n1", 3)]
+    last = done.events()[-1]
+    assert (last["type"], last["exit"]) == ("error", 3)
+    assert last["error"]["message"] == f"job {done.events()[0]['job']} ended with exit code 3"
     assert [event["direction"] for event in done.of_type("transfer-start")] == ["in", "out"]
     assert (tmp_path / "g").read_text() == "x"
 
@@ -352,13 +424,44 @@ def test_a_signal_ends_the_job_with_everything_it_started(
         stage each -- sh -c 'trap "" TERM; sleep {mark}' &
         while :; do mkdir -p $STAGE_DIR/a/$RANDOM; done
     """
-    with here.start("stage", "run", script(body, "nodes 2")) as running:
+    with here.start("stage", "run", "--kill-wait", "1", script(body, "nodes 2")) as running:
         until("the job's processes", lambda: len(with_word(mark)) >= 3)
         running.signal(number)
         done = running.wait()
     assert done.code == code
     until("the end of the job's processes", lambda: not with_word(mark))
     assert "scratch was not removed" not in done.err
+
+
+SAVE = "trap 'sleep 0.3; echo saved; exit' TERM; echo ready; while :; do sleep 0.01; done"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_job_has_time_to_end_by_itself(here: Cli, script: Script, number: signal.Signals, code: int) -> None:
+    each = f"stage each -- sh -c {shlex.quote(SAVE)}"
+    with here.start("stage", "run", script(f"({SAVE}) &\n{each}", "nodes 2")) as running:
+        left = {"ready\n", "n1: ready\n", "n2: ready\n"}
+        running.lines_until(lambda line: left.discard(line) or not left)
+        running.signal(number)
+        done = running.wait()
+    assert done.code == code
+    assert sorted(line for line in done.out.splitlines() if "saved" in line) == ["n1: saved", "n2: saved", "saved"]
+    assert "nothing was staged out, its scratch directories were removed" in done.err
+
+
+def test_the_second_signal_kills_at_once_and_the_scratch_is_removed(here: Cli, script: Script) -> None:
+    mark = "17320.5"
+    body = f"trap 'echo asked' TERM; setsid sleep {mark} &\necho ready; while :; do sleep 0.01; done"
+    with here.start("stage", "run", "--kill-wait", "3600", script(body, "nodes 2")) as running:
+        running.lines_until(lambda line: line == "ready\n")
+        running.signal(signal.SIGINT)
+        running.lines_until(lambda line: line == "asked\n")
+        running.signal(signal.SIGINT)
+        done = running.wait()
+    assert done.code == 130
+    assert "tidying up; once more leaves at once" in done.err
+    assert "its scratch directories were removed" in done.err
+    until("the end of the job's processes", lambda: not with_word(mark))
 
 
 def test_a_killed_stage_run_leaves_no_process(here: Cli, cluster4: Layout, script: Script) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -67,6 +68,11 @@ def test_up_status_up_again_and_down(cli: Make, layout: Layout) -> None:
     assert table[0].split() == ["name", "address", "state", "pid", "root"]
     assert [line.split()[:3] for line in table[1:]] == [["n1", "127.0.0.2", "up"], ["n2", "127.0.0.3", "up"]]
     head = head_pid(layout)
+    fewer = run.stage("up", "--local", "1")
+    assert (fewer.code, fewer.err) == (
+        0,
+        "2 nodes are up already, more than the 1 asked for; `stage down` ends them all\n",
+    )
     assert run.stage("up", "--local", "3").code == 0
     assert head_pid(layout) == head
     assert states(layout) == dict.fromkeys(("n1", "n2", "n3"), "up")
@@ -93,6 +99,52 @@ def test_down_may_keep_the_files_and_up_finds_them_again(cli: Make, layout: Layo
     assert run.stage("down").code == 0
 
 
+@pytest.mark.parametrize("names", [("nodes", "keys", "log"), ("log",)])
+def test_up_and_down_leave_a_directory_of_the_users_as_it_is(
+    cli: Make, tmp_path: Path, layout: Layout, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        (layout.base / name).mkdir()
+        (layout.base / name / "mine").write_text("mine")
+    run = cli(None)
+    up = run.stage("up", "--local", "1", "--cluster", layout.base)
+    assert (up.code, up.out) == (2, "")
+    assert "holds other things, such as" in up.err
+    assert run.stage("down", "--cluster", layout.base).code == 5
+    embedded.remove(layout)
+    assert sorted(str(path.relative_to(layout.base)) for path in layout.base.rglob("mine")) == sorted(
+        f"{name}/mine" for name in names
+    )
+    shutil.rmtree(layout.base)
+
+
+def test_down_leaves_results_that_were_kept(cli: Make, layout: Layout, tmp_path: Path) -> None:
+    run = cli(layout)
+    assert run.stage("up", "--local", "2").code == 0
+    body = "echo result > $STAGE_DIR/f; touch home-n1"
+    (tmp_path / "job.sh").write_text(f"#!/bin/sh\n#STAGE out f home-%N/f from=first\n{body}\n")
+    assert run.stage("run", "job.sh").code == 3  # all failed by their destination, but the job has run
+    (result,) = layout.root("n1").glob("scratch/stage-1/f")
+    down = run.stage("down")
+    assert (down.code, cluster_processes(layout)) == (0, [])
+    assert f"results that were kept are still in {layout.nodes}, rm -r {layout.base} removes them" in down.err
+    assert result.read_text() == "result\n"
+    assert not layout.keys.exists()
+    assert run.stage("up", "--local", "1").code == 0
+    shutil.rmtree(result.parent)
+    assert run.stage("down").err == "the cluster has ended\n"
+    assert not layout.base.exists()
+
+
+def test_down_leaves_what_was_put_beside_the_cluster(cli: Make, layout: Layout) -> None:
+    run = cli(layout)
+    assert run.stage("up", "--local", "1").code == 0
+    (layout.base / "notes.txt").write_text("mine")
+    assert run.stage("down").code == 0
+    assert os.listdir(layout.base) == ["notes.txt"]
+    shutil.rmtree(layout.base)
+
+
 def test_a_cluster_is_its_owners_alone(cluster4: Layout) -> None:
     doors = [cluster4.head_socket, *map(cluster4.door, ("n1", "n2", "n3", "n4"))]
     keys = [path for path in cluster4.keys.iterdir() if "BEGIN PUBLIC" not in path.read_text()]
@@ -109,7 +161,15 @@ def test_stage_run_without_a_cluster_has_one_of_its_own_for_as_long_as_it_runs(c
     assert done.code == 5, done.err
     assert done.out.count(" up ") == 2
     assert done.out.count("hello") == 2
+    assert "no cluster is running: starting 2 nodes on this machine for this job" in done.err
     assert not personal().exists()
+
+
+def test_no_two_private_clusters_have_the_same_job(cli: Make, tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text("#!/bin/sh\n#STAGE nodes 1\necho $STAGE_JOB_ID\n")
+    first, second = (cli(None).stage("run", "job.sh") for _ in range(2))
+    assert 0 < int(first.out) < int(second.out)
+    assert "starting 1 node on this machine" in first.err
 
 
 @pytest.mark.parametrize(
@@ -129,6 +189,44 @@ def test_a_cluster_of_its_own_ends_with_stage_run(cli: Make, tmp_path: Path, num
         assert running.wait().code == code
     until("the end of the cluster", lambda: not leaks.with_word(str(personal())) and not leaks.with_word(mark))
     assert not personal().exists()
+
+
+MOMENTS: dict[str, Callable[[Path], Any]] = {
+    "directory": lambda base: list(base.glob("log")),
+    "head": lambda base: leaks.with_word(str(base)),
+    "node": lambda base: len(leaks.with_word(str(base))) > 1,
+    "announced": lambda base: list(base.glob("head.json")),
+}
+
+
+def moments(other: signal.Signals) -> list[Any]:
+    """Each moment with a signal; those with another one than SIGTERM are for the longer run of the tests."""
+    slow = pytest.mark.slow
+    return [(m, signal.SIGTERM) if m == "node" else pytest.param(m, other, marks=slow) for m in MOMENTS]
+
+
+@pytest.mark.parametrize(("moment", "number"), moments(signal.SIGHUP))
+def test_a_signal_while_a_private_cluster_starts_leaves_nothing_of_it(
+    cli: Make, tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
+    (tmp_path / "job.sh").write_text("#!/bin/sh\n#STAGE nodes 3\nsleep 60\n")
+    with cli(None).start("stage", "run", "job.sh") as running:
+        until(moment, lambda: any(map(MOMENTS[moment], personal().glob("run-*"))), every=0.002)
+        running.signal(number)
+        assert running.wait().code == 143
+    assert not leaks.with_word(str(personal()))
+    assert not personal().exists()
+
+
+@pytest.mark.parametrize(("moment", "number"), moments(signal.SIGINT))
+def test_a_signal_while_a_cluster_starts_leaves_no_process(
+    cli: Make, layout: Layout, moment: str, number: signal.Signals
+) -> None:
+    with cli(layout).start("stage", "up", "--local", "3") as running:
+        until(moment, lambda: MOMENTS[moment](layout.base), every=0.002)
+        running.signal(number)
+        assert running.wait().code == 128 + number
+    assert not cluster_processes(layout)
 
 
 def test_a_job_on_named_nodes_is_not_run_on_others(cli: Make, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_only_the_nodes_that_are_meant_are_looked_at(base: Path, locked: set[Pat
 
 def test_render_sorts_drops_repeats_and_escapes() -> None:
     problems = [Problem(9, "a", "b"), Problem(2, "bad \x1b[1m\udcff\n", "é"), Problem(9, "a", "b")]
-    assert render(problems, "job.sh") == "job.sh:2: bad \\x1b[1m\\udcff\\n; é\njob.sh:9: a; b"
+    assert render(problems, "job.sh") == "job.sh:2: bad \\x1b[1m\\xff\\n; é\njob.sh:9: a; b"
 
 
 def test_require() -> None:

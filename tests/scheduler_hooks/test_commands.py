@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,8 +70,37 @@ def test_check_names_every_problem_with_its_line_and_remedy(alone: Cli, tmp_path
 def test_more_nodes_than_one_can_make_two_outputs_clash(alone: Cli, tmp_path: Path) -> None:
     write(tmp_path, "out same results/")
     assert alone.stage("check", "job.sh", "--nodes", "1").code == 0
-    assert alone.stage("check", "job.sh").code == 0
     assert alone.stage("check", "job.sh", "--nodes", "2").code == 2
+
+
+def test_check_needs_to_know_how_many_nodes_as_run_does(alone: Cli, tmp_path: Path) -> None:
+    write(tmp_path)
+    done = alone.stage("check", "job.sh")
+    assert (done.code, done.err) == (
+        2,
+        "stage: job.sh does not say how many nodes it needs; give --nodes N, or #STAGE nodes N\n",
+    )
+    write(tmp_path, "nodes 0")
+    assert "a job on 0 nodes is not possible" in alone.stage("check", "job.sh").err
+
+
+def test_directories_that_land_beside_each_other_do_not_clash(alone: Cli, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "params").mkdir()
+    write(tmp_path, "nodes 1", "in data x", "in params x")
+    assert alone.stage("check", "job.sh").code == 0
+
+
+def test_a_current_directory_that_was_deleted_is_said(alone: Cli, tmp_path: Path) -> None:
+    job = write(tmp_path, "nodes 1")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = f"rmdir {gone}; exec {sys.executable} -m scheduler_hooks.stage run {job}"
+    done = subprocess.run(["sh", "-c", words], cwd=gone, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "stage: the current directory does not exist any more; cd to one that does\n",
+    )
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
@@ -106,10 +137,56 @@ def test_a_dry_run_needs_no_cluster_and_starts_none(alone: Cli, tmp_path: Path) 
     assert not (tmp_path / "results").exists()
 
 
+def test_a_dry_run_with_json_prints_events(alone: Cli, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    write(tmp_path, "nodes 2", "in f f", "out r-%N results/")
+    done = alone.stage("run", "--dry-run", "--json", "job.sh")
+    assert (done.code, done.err) == (0, "")
+    assert [(event["type"], event["direction"], event["nodes"]) for event in done.events()] == [
+        ("would-copy", "in", ["n1", "n2"]),
+        ("would-copy", "out", ["n1"]),
+        ("would-copy", "out", ["n2"]),
+    ]
+    assert len(done.out.splitlines()) == 3
+
+
 def test_each_is_for_job_scripts(alone: Cli) -> None:
     done = alone.stage("each", "--", "true")
     assert (done.code, done.out) == (2, "")
     assert "`stage each` is for job scripts" in done.err
+
+
+INSIDE = {"STAGE_NODELIST": "n1,n2", "STAGE_NODE": "n1", "STAGE_JOB_ID": "1", "STAGE_DIR": "/scratch"}
+
+
+@pytest.mark.parametrize("missing", INSIDE)
+def test_each_says_which_variable_is_missing(alone: Cli, missing: str) -> None:
+    done = alone.stage("each", "true", env={**INSIDE, missing: ""})
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"stage: `stage each` is for job scripts: there is no {missing} here; use `stage run JOB`\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("-w", "", "true"), "no node is named; "),
+        (("-w", "n1", "-w", "n3", "true"), "n3 is not a node of this job; choose from n[1-2]"),
+        (("--no-lable", "true"), "No such option"),
+        (("-x", "true"), "No such option"),
+    ],
+)
+def test_each_refuses_what_is_written_wrong(alone: Cli, words: tuple[str, ...], line: str) -> None:
+    done = alone.stage("each", *words, env=INSIDE)
+    assert (done.code, done.out) == (2, ""), done.err
+    assert line in done.err
+
+
+@pytest.mark.parametrize("words", [("-h",), ("run", "-h"), ("each", "-h"), ("up", "-h")])
+def test_help_has_a_short_name(alone: Cli, words: tuple[str, ...]) -> None:
+    done = alone.stage(*words)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("Usage: stage")
+    assert done.out == alone.stage(*words[:-1], "--help").out
 
 
 @pytest.mark.parametrize("words", [("status",), ("down",)])

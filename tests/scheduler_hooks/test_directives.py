@@ -117,6 +117,13 @@ def test_node_paths_that_stay_inside(path: str) -> None:
     assert read(f"#STAGE out {path} b-%N/").outputs[0].src == path
 
 
+@pytest.mark.parametrize("src", ["hits-*.txt", "'hits ?'", "part[0-9]", "a*/b"])
+def test_wildcards_on_the_node_are_refused(src: str) -> None:
+    ((line, message),) = complaints(f"#STAGE out {src} results/")
+    assert line == 2
+    assert "wildcards are not expanded on the node; put the files into a directory" in message
+
+
 @pytest.mark.parametrize(
     ("first", "interpreter"),
     [

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from scheduler_hooks.directives import parse
-from scheduler_hooks.dry_run import render
+from scheduler_hooks.dry_run import as_events, plan, render
 from scheduler_hooks.job import Job, JobNode
 
 S = "/scratch/stage-7"
@@ -27,7 +28,8 @@ def test_each_copy_is_a_line(tmp_path: Path) -> None:
     script, problems = parse(DIRECTIVES, "job.sh")
     assert not problems
     nodes = tuple(JobNode(f"n{number}", number - 1, f"127.0.0.{number + 1}") for number in (1, 2, 3))
-    text = render(Job("7", "job.sh", "ada", str(tmp_path), nodes, script))
+    planned = plan(Job("7", "job.sh", "ada", str(tmp_path), nodes, script))
+    text = render(planned)
     head, genome, params, *rest = text.splitlines()
     assert head == f"job job.sh on n[1-3], scratch {S}"
     assert genome.startswith(f"in   genome.fa -> n[1-3]:{S}/genome.fa  4.9 KiB each, by tree (")
@@ -40,3 +42,10 @@ def test_each_copy_is_a_line(tmp_path: Path) -> None:
         f"out  n2:{S}/log/ -> logs-n2/  on always, by direct",
     ]
     assert text.endswith("\n")
+    events = list(map(json.loads, as_events(planned).splitlines()))
+    assert {(event["type"], event["schema"]) for event in events} == {("would-copy", 1)}
+    assert [(event["direction"], event["source"], event["dest"], event["bytes"]) for event in events[:2]] == [
+        ("in", "genome.fa", f"{S}/genome.fa", 5000),
+        ("in", "params/", f"{S}/params/", 3000),
+    ]
+    assert (events[-1]["nodes"], events[-1]["on"], events[-1]["method"]) == (["n2"], "always", "direct")

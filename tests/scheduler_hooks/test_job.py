@@ -83,3 +83,12 @@ UP = ("n1", "n2", "n3")
 )
 def test_the_command_lines_nodes_win_over_the_scripts(directive: Any, requested: int | None, got: Any) -> None:
     assert fit_nodes(script(*directive), requested, UP) == got
+
+
+def test_where_the_scratch_is_is_told_with_the_nodes_folded() -> None:
+    assert job().scratches(["n1", "n2"]) == ["/c/n[1-2]/root/scratch/stage-41"]
+    assert job("scratch /fast/%N/x%n").scratches(["n1", "n2"]) == ["/c/n2/root/fast/n2/x0", "/c/n1/root/fast/n1/x1"]
+    real = tuple(JobNode(f"node{number}", number, "10.0.0.7") for number in range(3))
+    assert job(nodes=real).scratches(["node0", "node2"]) == ["node[0,2]:/scratch/stage-41"]
+    assert job("scratch /s/%N", nodes=real).scratches(["node1"]) == ["node1:/s/node1"]
+    assert job().scratches([]) == []

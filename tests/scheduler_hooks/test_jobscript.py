@@ -143,6 +143,18 @@ def test_two_lines_that_clash(first: str, second: str, message: str) -> None:
     assert message in found
 
 
+def test_directories_themselves_land_inside_their_destination() -> None:
+    def found(*lines: str) -> list[str]:
+        script, problems = parse("\n".join(["#!/bin/sh", *(f"#STAGE in {line}" for line in lines)]), "job.sh")
+        assert problems == []
+        return [p.message for p in conflicts(script, ("n1",), JOB, lambda src: src.startswith("d"))]
+
+    assert found("d x", "d2 x", "d/ y") == []
+    assert found("d x", "f x/d") == ["line 2 already puts x/d on n1"]
+    assert found("d/ x", "d2/ x") == ["line 2 already puts x on n1"]
+    assert found("a x", "b x") == ["line 2 already puts x on n1"]
+
+
 def test_an_absolute_destination_inside_the_scratch_directory() -> None:
     found = clashes("#STAGE scratch /s/%j/", "#STAGE in a x", "#STAGE in b /s/41/x to=n3")
     assert [(line, message.partition(";")[0]) for line, message in found] == [(4, "line 3 already puts /s/41/x on n3")]

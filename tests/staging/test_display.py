@@ -25,7 +25,7 @@ GIB = 1 << 30
 T0 = 1767225600.0
 DOCS = (Path(__file__).parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
 TYPES = ["transfer-start", "progress", "ticket", "note", "node-done", "node-failed", "transfer-end"]
-TYPES += ["phase", "exit", "error"]
+TYPES += ["phase", "would-copy", "exit", "plan", "error"]
 
 
 def start(nodes, *, transfer="in:1", what="genome.fa"):

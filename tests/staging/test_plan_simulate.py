@@ -125,6 +125,15 @@ def test_stripes_of_a_dead_feed_are_taken_over_before_it_is_noticed() -> None:
     assert max(late.values()) < 2.2 * line < 30
 
 
+def test_a_death_makes_no_two_sinks_wait_for_each_other() -> None:
+    """Each asking the other for a block that came through the dead one, they would wait until they are impatient."""
+    plan = plan_of(16, Shape("trees", 4))
+    link = Link(rate=25e6, latency=1e-4)
+    ends = simulate(plan, 512, 64 * KiB, link, deaths={plan.levels(0)[0][0]: 0.45}, detect=5)
+    assert len(ends) == 15
+    assert max(ends.values()) < 8
+
+
 def test_one_that_dies_after_its_end_is_no_loss() -> None:
     plan = plan_of(5, CHAIN)
     healthy = simulate(plan, 50, BLOCK, SLOW)

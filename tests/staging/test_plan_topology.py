@@ -137,6 +137,7 @@ def test_the_format() -> None:
         ("Nodes=n1", "line 1 does not describe a switch"),
         ("hello", "line 1 does not describe a switch: 'hello'"),
         ("SwitchName=a Nodes=n1 more", "'more'"),
+        ("SwitchName=a Nodes=n[1-99999]\nSwitchName=b Nodes=m[1-9]", "line 2: more than 100000 nodes and switches"),
         ("SwitchName=a Nodes=n[1-", "line 1: .*is not a node set"),
         ("SwitchName=s[1-2] Nodes=n1", "cannot be the name of one switch"),
     ],

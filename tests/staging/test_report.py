@@ -1,6 +1,6 @@
 import pytest
 
-from staging.mover.errors import Interrupted, SourceError, SpaceError, Unreachable
+from staging.mover.errors import Interrupted, PartialError, SourceError, SpaceError, Unreachable
 from staging.report import Report
 
 GIB = 1 << 30
@@ -164,3 +164,30 @@ def test_exit_code(outcomes, code, apart):
 def test_nodes_of_which_nothing_was_heard_count_as_interrupted():
     assert report(start("in:1", "a", ["n1", "n2"])).exit_code() == 5
     assert report(start("in:1", "a", ["n1", "n2"]), done("in:1", "n1")).exit_code() == 3
+
+
+def test_nodes_that_failed_for_the_same_reason_share_a_line():
+    nodes = ["n1", "n2", "n3", "n4"]
+    errors = [SpaceError("full"), Unreachable("silent"), SpaceError("full"), SpaceError("full")]
+    made = report(
+        start("in:1", "a", nodes), *(failed("in:1", n, e) for n, e in zip(nodes, errors, strict=True)), end("in:1", [])
+    )
+    assert made.text().splitlines()[2:] == [
+        "a: n[1,3-4] failed: full; free space there, or choose another destination",
+        "a: n2 failed: silent; try again",
+    ]
+
+
+def test_the_failure_says_what_failed_where_with_the_exit_code():
+    made = report(start("in:1", "a", ["n1", "n2"]), done("in:1", "n1"), done("in:1", "n2"))
+    assert made.failure() is None
+    for number in range(5):
+        made.update(start(f"out:{number}", f"o{number}", ["n1", "n2", "n3"], direction="out"))
+        made.update(done(f"out:{number}", "n2"))
+    made.update(start("out:9", "p", ["n1", "n2"]))
+    error = made.failure()
+    assert str(error) == "o0 failed on n[1,3], o1 failed on n[1,3], o2 failed on n[1,3], 3 more failed"
+    assert (type(error), error.exit_code) == (PartialError, 3)
+    alone = report(start("in:1", "a", ["n1", "n2"]), *(failed("in:1", n, SpaceError("full")) for n in ("n1", "n2")))
+    error = alone.failure()
+    assert (str(error), type(error), error.exit_code) == ("a failed on all 2 nodes", SpaceError, 8)

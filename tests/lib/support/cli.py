@@ -69,7 +69,7 @@ class Running:
 
     def wait(self, seconds: float = SECONDS) -> Done:
         out, err = self.process.communicate(timeout=seconds)
-        return Done(self.process.returncode, "".join(self._read) + out, err, self.elapsed())
+        return Done(self.process.returncode, "".join(self._read) + (out or ""), err, self.elapsed())
 
 
 class Cli:
@@ -89,7 +89,12 @@ class Cli:
 
     @contextmanager
     def start(
-        self, name: str, *words: Word, cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *words: Word,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdout: int = subprocess.PIPE,
     ) -> Iterator[Running]:
         """Start a command; it is killed at the end of the block if it has not ended by then."""
         environment = {**os.environ, **(env or {})}
@@ -100,7 +105,7 @@ class Cli:
             cwd=cwd or self._cwd,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
