@@ -50,6 +50,8 @@ class Broadcast:
             into=str(request.get("into", "auto")),
             parents=bool(request.get("parents", False)),
             preserve=bool(request.get("preserve", True)),
+            checksum=bool(request.get("checksum", True)),
+            rate=int(request.get("rate", 0)),
         ).to_order()
         self._launch = LaunchRequest(
             (), mover_environment(self._order), "/", umask=int(request.get("umask", 0o022)), kind="mover"
@@ -190,9 +192,10 @@ class Broadcast:
             error.partial = True
             raise
         _raise(event)
+        self._steering.completed(name)  # one that had everything already does not say so before
         if name not in self._failed:
             self._ok.append(name)
-            fields = ("bytes", "fetched", "reused", "seconds", "digest")
+            fields = ("bytes", "fetched", "reused", "skipped", "seconds", "digest")
             self._tell({"type": "node-done", "node": name, **{f: event[f] for f in fields}})
 
     async def _returned(self, node: Node, error: Unreachable) -> Node | None:
@@ -252,7 +255,8 @@ class Broadcast:
             for name in [n for n, heard in self._heard.items() if now - heard > SILENCE_SECONDS]:
                 del self._heard[name]
                 if not self._tasks[name].done():
-                    self._fail(name, Unreachable(f"{name} has been silent for {SILENCE_SECONDS} s"), True)
+                    silent = Unreachable(f"{name} has been silent for {SILENCE_SECONDS} s")
+                    self._fail(name, self._source_error or silent, True)
                     self._tasks[name].cancel()
                     # no more orders for it after this one: each would wait for an answer
                     self._errand(self._fleet.control(self._opened.pop(name), self._member.transfer, {"op": "kill"}))
@@ -303,7 +307,8 @@ class Broadcast:
                 self._source_error = from_wire(line["error"])
                 await self._control({"op": "abort", "keep": isinstance(self._source_error, TemporaryError)})
             elif line.get("op") == "stop":
-                self._source_error = Interrupted("the command was interrupted")
+                why = from_wire(line["error"]) if "error" in line else Interrupted("the command was interrupted")
+                self._source_error = why
                 await self._control({"op": "abort", "keep": True})
             else:
                 raise UsageError(f"a broadcast does not know {line.get('op')!r}")

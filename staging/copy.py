@@ -15,11 +15,13 @@ from cluster.layout import Layout
 from cluster.line import Line
 from cluster.run import umask
 from staging.local_mover import LocalMover
-from staging.mover.errors import Interrupted, StageError
+from staging.mover.errors import Interrupted, LimitError, StageError
+from staging.mover.manifest import paced_block
 from staging.orders import Membership, SinkOrder, SourceOrder, feeds_order
 from staging.planning import decide, host_name, link_of
 
 STOP_SECONDS = 1.5  # what ^C allows the nodes for saying what is left of their replicas
+LATE_SECONDS = 5.0  # what the end of the time does
 ALIVE_SECONDS = 10.0
 
 Tell = Callable[[dict[str, Any]], None]
@@ -35,9 +37,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Push:
-    """Sources on this host, a destination on every one of the nodes. `shape`: "auto" or as `Shape.parse` takes it.
+    """Sources on this host, a destination on every one of the nodes.
 
-    `topology`: the text of a topology file. `link`: what a node's link carries, in bytes/s, 0 for the default.
+    `shape`: "auto" or as `Shape.parse` takes it. `block` in bytes, 0: by the size. `checksum`: files that are there are
+    compared by their bytes; else, with `preserve`, those of the source's size and time are left alone. `rate`: what one
+    host may send, bytes/s. `timeout`: seconds for all of it. Both 0 for no limit. `topology`: the text of a topology
+    file. `link`: what a node's link carries, in bytes/s, 0 for the default.
     """
 
     label: str
@@ -51,6 +56,9 @@ class Push:
     preserve: bool = True
     shape: str = "auto"
     block: int = 0
+    checksum: bool = True
+    rate: int = 0
+    timeout: float = 0
     topology: str = ""
     link: float = 0
     direction: str = "copy"
@@ -71,33 +79,79 @@ class Pull:
 
 
 async def push(place: Place, order: Push, tell: Tell) -> None:
-    """Copy to all nodes. What fails on a node is told by events; raises for a source that cannot be read at all."""
+    """Copy to all nodes. What fails on a node is told by events.
+
+    Raises for a source that cannot be read at all, and LimitError where the time is over before anything has begun.
+    """
     link = link_of(place.host, order.link)
     shape, block = decide(order.sources, order.nodes, order.shape, order.block, link, order.topology)
+    if order.rate and not order.block:
+        block = min(block, paced_block(order.rate))
     order = replace(order, shape=shape, block=block)
     member = Membership()
+    limit = asyncio.get_running_loop().time() + order.timeout if order.timeout else None
+    late = LimitError(f"not done within the {order.timeout:g} s of the time limit", "allow more, or see what is slow")
     mover = await LocalMover.start(member, place.host)
     line: Line | None = None
     following: asyncio.Task[None] | None = None
     try:
-        source = SourceOrder(order.sources, order.contents, order.block, len(order.nodes))
-        opened = await mover.open(source.to_order())
-        for path in opened["skipped"]:
-            text = f"{path} is no file, directory or link; left out"
-            tell({"type": "note", "transfer": order.label, "node": "", "message": text})
+        source = SourceOrder(order.sources, order.contents, order.block, len(order.nodes), order.rate)
+        try:
+            async with asyncio.timeout_at(limit):
+                opened = await mover.open(source.to_order())
+        except TimeoutError:
+            raise late from None
+        story = _Story(order, tell, opened["skipped"])
         line = await Line.open(place.layout, _broadcast(order, member, opened))
         following = asyncio.create_task(_follow_source(mover, line))
         try:
-            await _relay(line, mover, tell)
+            async with asyncio.timeout_at(limit):
+                await _relay(line, mover, story.tell)
+        except TimeoutError:
+            await _stop(line, mover, story, {"op": "stop", "error": late.to_wire()}, LATE_SECONDS)
+            story.fail_the_rest(late)
         except asyncio.CancelledError:
-            line.say({"op": "stop"})
-            with contextlib.suppress(TimeoutError, StageError):
-                async with asyncio.timeout(STOP_SECONDS):
-                    await _relay(line, mover, tell)
+            await _stop(line, mover, story, {"op": "stop"}, STOP_SECONDS)
             raise
     finally:
         await _hang_up(following, line)
         await mover.end({"op": "finish"})
+
+
+async def _stop(line: Line, mover: LocalMover, story: _Story, order: dict[str, Any], seconds: float) -> None:
+    """Have the broadcast end, and wait so long for word of what is left of it."""
+    line.say(order)
+    with contextlib.suppress(TimeoutError, StageError):
+        async with asyncio.timeout(seconds):
+            await _relay(line, mover, story.tell)
+
+
+class _Story:
+    """Passes a broadcast's events on, notes about the source after its start, and knows which nodes are still owed."""
+
+    def __init__(self, order: Push, tell: Tell, skipped: list[str]) -> None:
+        self._label = order.label
+        self._tell = tell
+        self._skipped = skipped
+        self._owed: list[str] | None = None
+
+    def tell(self, event: dict[str, Any]) -> None:
+        self._tell(event)
+        if event["type"] == "transfer-start":
+            self._owed = list(event["nodes"])
+            for path in self._skipped:
+                text = f"{path} is no file, directory or link; left out"
+                self._tell({"type": "note", "transfer": self._label, "node": "", "message": text})
+        elif event["type"] in ("node-done", "node-failed") and self._owed and event["node"] in self._owed:
+            self._owed.remove(event["node"])
+
+    def fail_the_rest(self, error: StageError) -> None:
+        """Tell that the nodes of which no end was told have failed; raises the error where nothing was told at all."""
+        if self._owed is None:
+            raise error
+        for node in self._owed:
+            failed = {"type": "node-failed", "transfer": self._label, "node": node, "partial": False}
+            self._tell({**failed, "error": error.to_wire()})
 
 
 def _broadcast(order: Push, member: Membership, opened: dict[str, Any]) -> dict[str, Any]:
@@ -117,6 +171,8 @@ def _broadcast(order: Push, member: Membership, opened: dict[str, Any]) -> dict[
         "parents": order.parents,
         "preserve": order.preserve,
         "shape": order.shape,
+        "checksum": order.checksum,
+        "rate": order.rate,
         "topology": order.topology,
         "link": order.link,
         "host": host_name(),
@@ -182,7 +238,7 @@ async def pull(place: Place, order: Pull, tell: Tell) -> dict[str, Any]:
             continue
         if queue is not None:
             await queue.done("ok", done["bytes"])
-        fields = ("bytes", "fetched", "reused", "seconds", "digest")
+        fields = ("bytes", "fetched", "reused", "skipped", "seconds", "digest")
         event = {
             "type": "node-done",
             "transfer": order.label,

@@ -22,12 +22,13 @@ class Membership:
 
 @dataclass(frozen=True)
 class SourceOrder:
-    """Publish `sources` (paths; on an embedded node beneath its root)."""
+    """Publish `sources` (paths; on an embedded node beneath its root). `rate`: bytes/s to send at most, 0 no limit."""
 
     sources: tuple[str, ...]
     contents: bool = False
     block: int = 0
     nodes: int = 1
+    rate: int = 0
 
     def to_order(self) -> dict[str, Any]:
         return {
@@ -37,18 +38,25 @@ class SourceOrder:
             "contents": self.contents,
             "block": self.block,
             "nodes": self.nodes,
+            "rate": self.rate,
         }
 
 
 @dataclass(frozen=True)
 class SinkOrder:
-    """Receive what `manifest` (the source's summary) announces into `dest`."""
+    """Receive what `manifest` (the source's summary) announces into `dest`.
+
+    `checksum`: compare what is there by its bytes, also where its size and time are the source's. `rate`: bytes/s to
+    send on at most, 0 no limit.
+    """
 
     dest: str
     manifest: Mapping[str, Any]
     into: str = "auto"
     parents: bool = False
     preserve: bool = True
+    checksum: bool = True
+    rate: int = 0
 
     def to_order(self) -> dict[str, Any]:
         return {
@@ -58,6 +66,8 @@ class SinkOrder:
             "into": self.into,
             "parents": self.parents,
             "preserve": self.preserve,
+            "checksum": self.checksum,
+            "rate": self.rate,
             "manifest": dict(self.manifest),
         }
 

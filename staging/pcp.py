@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -10,85 +11,98 @@ import click
 
 from cluster import console, door
 from cluster.layout import find
-from cluster.nodes import fold, parse
+from staging.hosts import Known, choose_hosts, read_host_file
 from staging.mover.errors import UsageError
 from staging.mover.wire import MAX_BLOCK
 from staging.options import json_option, progress_option
 from staging.planning import Preview, link_of, parse_link, plan_options, read_topology
-from staging.units import human_bytes, parse_size, printable
+from staging.sources import check_sources
+from staging.units import human_bytes, human_seconds, parse_rate, parse_size, printable
 
-Known = dict[str, str]  # name to address
+MIN_BLOCK = 4 << 10
 
+HELP = """Copy SRC... to DEST on every HOST, each node passing on what it receives.
 
-def split_hosts(words: Sequence[str], known: Known) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Tell `SRC... DEST` from the `HOST...` that follow: hosts are the longest run of node names at the end."""
-    if len(words) < 3:
-        raise UsageError("pcp needs a source, a destination and at least one host", "write pcp SRC... DEST HOST...")
-    if not all(words):
-        raise UsageError("an empty word is no path and no host", "look at the variables on the command line")
-    by_address = {address: name for name, address in known.items()}
-    hosts: list[str] = []
-    rest = list(words)
-    while len(rest) > 2:
-        word = rest[-1]
-        names = [by_address[word]] if word in by_address else _names(word)
-        if not names or not all(name in known for name in names):
-            break
-        hosts = [*names, *hosts]
-        rest.pop()
-    if not hosts:
-        remedy = f"write pcp SRC... DEST HOST..., with hosts out of {fold(known)}" if known else "start some nodes"
-        raise UsageError(f"{words[-1]!r} is no node of this cluster", remedy)
-    return tuple(rest), tuple(dict.fromkeys(hosts))
+\b
+  pcp genome.fa /scratch/ n1 n2        becomes /scratch/genome.fa
+  pcp -rp data /scratch/set "n[1-64]"  becomes /scratch/set/data
+  pcp -rp data/ /scratch/set -w @gpu   what is in data becomes what is in /scratch/set
 
+A HOST is a node's name, a node set such as n[1-8], a @group of ClusterShell, or a node's address. DEST is an absolute
+path on the nodes. It is a directory to put things into if it ends with a slash (it is made, its parents too), if it
+is a directory there, if SRC is a directory, or if there are several SRC; else it is the copy's name. The same command
+again sends only what is missing or differs.
 
-def _names(word: str) -> list[str]:
-    try:
-        return list(parse(word))
-    except UsageError:
-        return []
+Exit status: 0 when every host has it, 3 when some have; when none has, the reason's: 2 wrong command line, 4 source
+missing or unreadable, 5 try again, 6 wrong bytes, 7 not allowed, 8 no space or out of time.
+"""
 
 
 class Lines:
-    """The classic line for each host, on standard output."""
+    """The classic line for each host, on standard output; `verbose` adds what it took."""
 
-    def __init__(self, known: Known, echo: Callable[[str], None] = click.echo) -> None:
+    def __init__(self, known: Known, echo: Callable[[str], None] = click.echo, verbose: bool = False) -> None:
         self._known = known
         self._echo = echo
+        self._verbose = verbose
 
     def tell(self, event: dict[str, Any]) -> None:
         node = event.get("node", "")
         place = f"{node} ({self._known.get(node, '?')})"
         if event["type"] == "node-done":
-            self._echo(f"Write succeeded on {place}")
+            self._echo(f"Write succeeded on {place}{_amounts(event) if self._verbose else ''}")
         elif event["type"] == "node-failed":
             left = " (partial copy kept, run the same command to resume)" if event["partial"] else ""
             remedy = f"; {event['error']['remedy']}" if event["error"]["remedy"] and not left else ""
             self._echo(printable(f"Write failed on {place}: {event['error']['message']}{remedy}{left}"))
 
 
-@click.command()
-@click.argument("words", nargs=-1, required=True, metavar="SRC... DEST HOST...")
+def _amounts(event: dict[str, Any]) -> str:
+    by = " by size and time" if event.get("skipped") else ""
+    there = f", {human_bytes(event['reused'])} already there{by}" if event["reused"] else ""
+    digest = f", digest {event['digest'][:16]}" if event["digest"] else ""
+    return f": {human_bytes(event['fetched'])} received{there}, {human_seconds(event['seconds'])}{digest}"
+
+
+@click.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("words", nargs=-1, required=True, metavar="SRC... DEST [HOST...]")
+@click.option("-w", "--nodes", "named", multiple=True, metavar="NODESET", help="The hosts; none then follows DEST.")
+@click.option("-x", "--exclude", "excluded", multiple=True, metavar="NODESET", help="All the hosts but these.")
+@click.option("--nodes-from", metavar="FILE", help="Read the hosts from FILE (-: standard input); # begins a comment.")
 @click.option("-r", "--recursive", is_flag=True, help="Copy directories with all that is in them.")
-@click.option("-p", "--preserve", is_flag=True, help="Keep modes and times.")
+@click.option("-p", "--preserve", is_flag=True, help="Keep modes and times; skip files whose size and time are equal.")
+@click.option("--checksum", is_flag=True, help="With -p: look at the bytes of files of equal size and time too.")
 @click.option(
-    "-f", "--fanout", default="auto", metavar="SHAPE", help="1 (chain), 2, ... children a node; double or trees:4."
+    "-f", "--fanout", default="auto", metavar="SHAPE", help="Children a node: 1 (chain), 2, ...; double or trees:4."
 )
 @click.option(
-    "-b", "--block", default="0", metavar="SIZE", help="Block size, such as 256K. Default: by the file's size."
+    "-b", "--block", "--frag-size", default="0", metavar="SIZE", help="Block size, as 256K. Default: by size."
 )
+@click.option("--bwlimit", default="0", metavar="RATE", help="What one host may send, in bytes/s, as 500K, 100M, 1.5G.")
+@click.option("--timeout", type=float, default=0, metavar="SECONDS", help="Stop then; hosts that have it keep it.")
+@click.option("--best-effort", is_flag=True, hidden=True, help="As always: a bad host costs only its own copy.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only failures, show no progress.")
+@click.option("-v", "--verbose", is_flag=True, help="Say for each host what was received, and what was there.")
 @click.option("--cluster", "cluster_dir", metavar="DIR", help="The cluster's directory. Default: $STAGE_CLUSTER.")
 @plan_options
 @progress_option
 @json_option
+@click.version_option(None, "-V", "--version", package_name="longshore", prog_name="pcp")
 def command(
     words: tuple[str, ...],
+    named: tuple[str, ...],
+    excluded: tuple[str, ...],
+    nodes_from: str | None,
     recursive: bool,
     preserve: bool,
+    checksum: bool,
     fanout: str,
     block: str,
+    bwlimit: str,
+    timeout: float,
+    best_effort: bool,
     quiet: bool,
+    verbose: bool,
     cluster_dir: str | None,
     plan_only: bool,
     topology: str | None,
@@ -96,34 +110,33 @@ def command(
     progress: str,
     as_json: bool,
 ) -> int:
-    """Copy SRC... to DEST on every HOST. Hosts are node names, node sets such as n[1-8], or addresses.
-
-    Exit status: 0 when every host has it, 3 when some have, otherwise the reason's (see docs/exit-codes.md).
-    """
     from staging.copy import Place, Push, push
     from staging.plan.tree import Shape
     from staging.show import show
 
     if fanout != "auto":
         fanout = str(Shape.parse(fanout))
-    block_size = parse_size(block)
-    if block_size > MAX_BLOCK:
-        raise UsageError(f"a block of {block} is too large", f"choose at most {human_bytes(MAX_BLOCK)}")
+    block_size, rate, seconds = block_bytes(block), parse_rate(bwlimit), time_limit(timeout)
+    listed = host_file(nodes_from)
     layout = find(cluster_dir)
     known = {n["name"]: n["address"] for n in door.ask(layout, {"op": "status"})["nodes"]}
-    (*sources, dest), nodes = split_hosts(words, known)
-    check_sources(sources, recursive)
+    (*sources, dest), nodes = choose_hosts(words, known, [*named, *listed], excluded)
     order = Push(
         label="copy",
         what=", ".join(sources),
         sources=tuple(sources),
+        contents=check_sources(sources, recursive),
         dest=dest,
         nodes=nodes,
+        parents=dest.endswith("/"),
         preserve=preserve,
+        checksum=checksum,
         shape=fanout,
         block=block_size,
+        rate=rate,
+        timeout=seconds,
         topology=read_topology(topology),
-        link=parse_link(link),
+        link=min(parse_link(link) or rate, rate) if rate else parse_link(link),
     )
     if plan_only:
         links = link_of(known[nodes[0]], order.link)
@@ -137,7 +150,7 @@ def command(
         hello = await ask(layout, {"op": "hello"})
         async with show("none" if quiet else progress, as_json) as shown:  # type: ignore[arg-type]
             # on a terminal the lines must pass through the display, which would draw over them
-            lines = Lines(known, shown.display.print_line if sys.stdout.isatty() else click.echo)
+            lines = Lines(known, shown.display.print_line if sys.stdout.isatty() else click.echo, verbose)
 
             def tell(event: dict[str, Any]) -> None:
                 if event["type"] == "node-failed" and not as_json:
@@ -158,13 +171,34 @@ def command(
     return console.drive(work)
 
 
-def check_sources(sources: Sequence[str], recursive: bool) -> None:
-    """cp's rule: a directory needs -r."""
-    import os
+def block_bytes(text: str) -> int:
+    """The block size that was asked for, 0 for none; UsageError outside what makes sense."""
+    size = parse_size(text)
+    if size and not MIN_BLOCK <= size <= MAX_BLOCK:
+        raise UsageError(f"a block of {text} is out of range", f"give {MIN_BLOCK >> 10}K to {MAX_BLOCK >> 20}M")
+    return size
 
-    for source in sources:
-        if os.path.isdir(source) and not recursive:
-            raise UsageError(f"{source} is a directory", "give -r to copy it with all that is in it")
+
+def time_limit(seconds: float) -> float:
+    """--timeout: seconds, 0 for no limit."""
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise UsageError(f"{seconds} is no time limit", "give seconds, 0 for no limit")
+    return seconds
+
+
+def host_file(name: str | None) -> Sequence[str]:
+    """The words of --nodes-from."""
+    if name is None:
+        return ()
+    try:
+        with click.open_file(name, encoding="utf-8") as file:
+            words = read_host_file(file.read())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"cannot read hosts from {name}: {reason}", "name a file with node sets") from None
+    if not words:
+        raise UsageError(f"no host is named in {name}", "write node sets there, such as n[1-8]")
+    return words
 
 
 def main() -> NoReturn:

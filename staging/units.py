@@ -8,6 +8,8 @@ from cluster.printing import printable as printable
 from staging.mover.errors import UsageError
 
 _PREFIXES = "KMGTPE"
+MIN_RATE = 16 << 10
+_RATE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?(?:([KMGT])(?:iB)?|B)?(?:/s)?", re.IGNORECASE)
 _SIZE = re.compile(r"([0-9]+) ?(?:([KMGTPE])(?:iB)?|B)?", re.IGNORECASE)
 
 
@@ -69,3 +71,22 @@ def parse_size(text: str) -> int:
     if len(digits) > 20:
         raise UsageError(f"the size {digits[:20]}... is too large", "no file is larger than 8E")
     return int(digits) * (1024 ** (_PREFIXES.index(prefix.upper()) + 1) if prefix else 1)
+
+
+def parse_rate(text: str) -> int:
+    """A rate in bytes per second, written as a size is, decimals and "/s" allowed; 0 is no limit. UsageError otherwise.
+
+    Rates below 16 KiB/s are refused: whoever writes 5000 as for rsync means KiB, and connections would seem dead.
+
+    >>> parse_rate("100M"), parse_rate("1.5 MiB/s"), parse_rate("0")
+    (104857600, 1572864, 0)
+    """
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{printable(text)!r} is not a rate", "write bytes per second, as 500K, 100M or 1.5G")
+    number, prefix = match.groups()
+    rate = round(float(number) * (1024 ** (_PREFIXES.index(prefix.upper()) + 1) if prefix else 1))
+    if 0 < rate < MIN_RATE:
+        hint = "" if prefix else f", or {number}K for KiB/s"
+        raise UsageError(f"{printable(text)} is {rate} bytes/s, too slow", f"give at least 16K{hint}")
+    return rate

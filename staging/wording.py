@@ -28,12 +28,19 @@ def event_line(event: Event, progress: Progress, now: float) -> str:
     transfer = progress.transfer(event.get("transfer", ""), now)
     what = transfer.what if transfer else event.get("transfer", "")
     if event["type"] == "note":
-        return f"{printable(what)}: {event['node']}: {printable(event['message'])}"
+        place = f"{event['node']}: " if event["node"] else ""  # none: the command's own host
+        return f"{printable(what)}: {place}{printable(event['message'])}"
     if event["type"] == "node-failed":
         return failure_line(what, event)
     if event["type"] != "transfer-end" or transfer is None:
         return ""
     ok, failed, seconds = len(event["ok"]), len(event["failed"]), event["seconds"]
+    if failed and not ok:
+        return f"{printable(what)}: failed on {'all ' if failed > 1 else ''}{count(failed, 'node')}"
+    out = transfer.direction == "out"
+    if event["bytes"] and not failed and not out and not any(node.fetched for node in transfer.nodes):
+        there = f"already there on {'all ' if ok > 1 else ''}{count(ok, 'node')}, nothing sent"
+        return f"{printable(what)}: {there}, {human_seconds(seconds)}"
     size = human_amount(transfer.direction, event["bytes"], ok)
     rate = human_rate(sum(node.fetched for node in transfer.nodes), seconds)
     parts = [f"done on {ok} of {count(ok + failed, 'node')}", f"{size} in {human_seconds(seconds)}", rate]

@@ -94,6 +94,7 @@ class Fetcher:
                     reason = error
                     continue
                 if self._hash.digest(encoded) == digest:
+                    self._replica.offer(encoded)  # it goes down a chain while every node reads it
                     return decode(encoded), encoded
                 if peer not in forgers:
                     forgers.add(peer)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Callable
 
 MAX_OPEN = 64
+DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class OpenFiles:

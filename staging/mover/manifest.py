@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import bisect
 import json
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .digests import HASHES, Hash
 from .errors import StageError, VerifyError
-from .wire import MAX_BLOCK
+from .wire import MAX_BLOCK, MAX_MANIFEST
 
-DIRECTORY, FILE, SYMLINK, HARDLINK = "d", "f", "l", "h"
+DIRECTORY, FILE, SYMLINK, HARDLINK = KINDS = ("d", "f", "l", "h")
 MAX_SIZE = 1 << 63  # what off_t and, in seconds, time_t can hold
 MAX_TIME_NS = MAX_SIZE * 10**9
+PLAIN = 4096  # bytes of a manifest that is not worth compressing
 
 
 class Entry(NamedTuple):
@@ -60,6 +62,7 @@ class Manifest(NamedTuple):
         return HASHES[self.hash]
 
     def encode(self) -> bytes:
+        """The bytes that every peer gets: JSON, compressed when it is long. `decode` is the inverse."""
         body = {
             "v": 1,
             "block": self.block,
@@ -67,28 +70,37 @@ class Manifest(NamedTuple):
             "contents": self.contents,
             "entries": self.entries,
         }
-        return json.dumps(body, separators=(",", ":")).encode("ascii")
+        text = json.dumps(body, separators=(",", ":")).encode("ascii")
+        return text if len(text) < PLAIN else zlib.compress(text, 1)
 
     def identity(self) -> bytes:
-        """Digest of names, kinds and sizes: what a partial replica must share to be worth resuming."""
+        """Digest of names, kinds and sizes: what a partial replica must share to be worth resuming, in any blocks."""
         shape = [[e.kind, e.path, e.size, e.extents] for e in self.entries]
-        return self.hasher().digest(json.dumps([self.block, self.contents, shape]).encode("ascii"))
+        return self.hasher().digest(json.dumps([self.contents, shape]).encode("ascii"))
 
 
 def decode(data: bytes) -> Manifest:
     """The manifest in `data`; VerifyError when any rule of docs/protocol.md is broken."""
     try:
-        body = json.loads(data)
+        body = json.loads(data if data[:1] == b"{" else _inflate(data))
         if body["v"] != 1:
             raise VerifyError("the manifest has version {}, this mover reads 1".format(body["v"]))
         entries = tuple(_entry(row) for row in body["entries"])
         manifest = Manifest(entries, int(body["block"]), str(body["hash"]), bool(body["contents"]))
     except StageError:
         raise
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError, zlib.error) as error:
         raise VerifyError(f"the manifest cannot be read: {error}") from None
     check(manifest)
     return manifest
+
+
+def _inflate(data: bytes) -> bytes:
+    stream = zlib.decompressobj()
+    text = stream.decompress(data, MAX_MANIFEST)
+    if not stream.eof or stream.unused_data:
+        raise ValueError("it is cut short, too long or no manifest")
+    return text
 
 
 def _entry(row: Any) -> Entry:
@@ -108,17 +120,21 @@ def check(manifest: Manifest) -> None:
         raise VerifyError(f"block size {manifest.block} is outside 1..{MAX_BLOCK}")
     kinds: dict[str, str] = {}
     for entry in manifest.entries:
-        _check_path(entry, kinds, manifest.contents)
-        known = entry.kind in (DIRECTORY, FILE, SYMLINK, HARDLINK)
-        if not known or not 0 <= entry.size < MAX_SIZE or entry.mode & ~0o7777 or abs(entry.mtime_ns) >= MAX_TIME_NS:
-            raise VerifyError(f"bad manifest entry for {entry.path!r}")
-        if entry.kind == HARDLINK and kinds.get(entry.target) != FILE:
-            raise VerifyError(f"{entry.path!r} is a hard link to {entry.target!r}, which is no earlier file")
-        if entry.kind == SYMLINK and (not entry.target or not _is_name(entry.target)):
-            raise VerifyError(f"{entry.path!r} is a symbolic link to nothing")
-        if entry.kind == FILE:
+        kind, path, mode, mtime_ns, size, extents, target = entry
+        parent, slash, name = path.rpartition("/")
+        # nearly all: a plain name in a directory that was checked itself
+        plain = name not in ("", ".", "..") and path.isascii() and "\0" not in path and path not in kinds
+        if not plain or (slash and kinds.get(parent) != DIRECTORY):
+            _check_path(entry, kinds, manifest.contents)
+        if kind not in KINDS or not 0 <= size < MAX_SIZE or mode & ~0o7777 or not -MAX_TIME_NS < mtime_ns < MAX_TIME_NS:
+            raise VerifyError(f"bad manifest entry for {path!r}")
+        if kind == HARDLINK and kinds.get(target) != FILE:
+            raise VerifyError(f"{path!r} is a hard link to {target!r}, which is no earlier file")
+        if kind == SYMLINK and (not target or not _is_name(target)):
+            raise VerifyError(f"{path!r} is a symbolic link to nothing")
+        if extents is not None and kind == FILE:
             _check_extents(entry)
-        kinds[entry.path] = entry.kind
+        kinds[path] = kind
 
 
 def _check_path(entry: Entry, kinds: dict[str, str], contents: bool) -> None:
@@ -178,22 +194,37 @@ class Layout:
         """The runs of file bytes that make up the block, in order."""
         begin = block * self.block
         end = begin + self.length(block)
-        found = []
-        at = bisect.bisect_right(self._starts, begin) - 1
-        while begin < end:
-            run = self._runs[at]
-            skip = begin - self._starts[at]
-            take = min(run.length - skip, end - begin)
-            found.append(Segment(run.entry, run.offset + skip, take))
-            begin += take
-            at += 1
+        if begin >= end:
+            return []
+        first = bisect.bisect_right(self._starts, begin) - 1
+        last = bisect.bisect_left(self._starts, end) - 1
+        found = self._runs[first : last + 1]
+        skip = begin - self._starts[first]
+        if skip:
+            entry, offset, length = found[0]
+            found[0] = Segment(entry, offset + skip, length - skip)
+        over = self._starts[last] + self._runs[last].length - end
+        if over > 0:
+            entry, offset, length = found[-1]
+            found[-1] = Segment(entry, offset, length - over)
         return found
 
 
-def choose_block(total: int, nodes: int) -> int:
-    """Block size in bytes when nobody asked for one: small enough to fill a tree early, at most 1 MiB."""
-    block = 1 << 20
+def choose_block(total: int, nodes: int, rate: int = 0) -> int:
+    """Block size in bytes when nobody asked for one: small enough to fill a tree early, at most 1 MiB.
+
+    `rate`: what a host may send, in bytes/s, 0 for any.
+    """
+    block = paced_block(rate) if rate else 1 << 20
     while block > 1 << 16 and total // block < 32 * max(nodes, 1):
+        block >>= 1
+    return block
+
+
+def paced_block(rate: int) -> int:
+    """The largest block in bytes where a host may send `rate` bytes/s, so that no peer waits for too long."""
+    block = 1 << 20
+    while block > max(1 << 12, rate >> 2):
         block >>= 1
     return block
 

@@ -24,9 +24,17 @@ class Replica(abc.ABC):
         self.failed: StageError | None = None
         self.closing = False
         self.encoded: bytes | None = None  # the manifest, as every peer gets it
+        self.described = False
+        self.bytes_here = 0
         self.digests: list[bytes | None] = []
         self.fetched = 0  # bytes that came from peers
         self._writing: set[int] = set()
+
+    def offer(self, encoded: bytes) -> None:
+        """The manifest is here: peers may have it already while it is still being read."""
+        with self.changed:
+            self.encoded = encoded
+            self.changed.notify_all()
 
     def describe(self, manifest: Manifest, encoded: bytes, stripes: int, present: bool) -> None:
         """The manifest is known: from here on peers may ask for blocks."""
@@ -43,6 +51,7 @@ class Replica(abc.ABC):
                     self.map.add(block)
                 self.bytes_here = layout.bytes
             self.encoded = encoded
+            self.described = True
             self.changed.notify_all()
 
     def fail(self, error: StageError) -> None:

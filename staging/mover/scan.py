@@ -7,7 +7,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from .errors import SourceChanged, SourceError, from_os_error
+from .errors import SourceChanged, SourceError, UsageError, from_os_error
 from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry
 
 PAGE = 4096
@@ -33,6 +33,8 @@ def scan(sources: list[str], contents: bool) -> Found:
     try:
         for source in sources:
             info = os.stat(source)
+            if not stat.S_ISDIR(info.st_mode) and not stat.S_ISREG(info.st_mode):
+                raise SourceError(f"{source} is {_kind(info.st_mode)}: it holds no data to copy", "name a file")
             if contents:
                 if not stat.S_ISDIR(info.st_mode):
                     raise SourceError(f"{source} is not a directory", "name it without the trailing slash")
@@ -45,7 +47,9 @@ def scan(sources: list[str], contents: bool) -> Found:
     names = [e.path for e in walk.entries if "/" not in e.path]
     if len(set(names)) < len(names):
         twice = sorted(n for n in names if names.count(n) > 1)[0]
-        raise SourceError(f"two sources are both named {twice}", "copy them one after the other")
+        same = len({os.path.realpath(path) for path, e in zip(walk.paths, walk.entries) if e.path == twice}) == 1
+        remedy = "name it once" if same else "copy them to different directories"
+        raise UsageError(f"two sources are both named {twice}", remedy)
     directory = bool(single) and bool(walk.entries) and walk.entries[0].kind == DIRECTORY
     return Found(walk.entries, walk.paths, walk.stamps, walk.skipped, directory)
 
@@ -56,8 +60,18 @@ def unchanged(path: str, stamp: tuple[int, int, int]) -> None:
         info = os.stat(path, follow_symlinks=True)
     except OSError as error:
         raise SourceChanged(f"{path} vanished while it was read: {error.strerror}") from None
+    check(path, info, stamp)
+
+
+def check(path: str, info: os.stat_result, stamp: tuple[int, int, int]) -> None:
+    """Raise SourceChanged, naming the file, unless its status is still what the scan met."""
     if (info.st_ino, info.st_size, info.st_mtime_ns) != stamp:
         raise SourceChanged(f"{path} changed while it was read")
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return kinds.get(stat.S_IFMT(mode), "no file")
 
 
 class _Walk:
@@ -67,14 +81,25 @@ class _Walk:
         self.stamps: list[tuple[int, int, int]] = []
         self.skipped: list[str] = []
         self._links: dict[tuple[int, int], str] = {}
+        self._user = os.geteuid()
+        self._groups = {os.getegid(), *os.getgroups()}
 
-    def add(self, name: str, path: str, info: os.stat_result, kind: str = DIRECTORY, **more: object) -> None:
+    def add(
+        self,
+        name: str,
+        path: str,
+        info: os.stat_result,
+        kind: str = DIRECTORY,
+        size: int = 0,
+        extents: tuple[tuple[int, int], ...] | None = None,
+        target: str = "",
+    ) -> None:
         mode = stat.S_IMODE(info.st_mode)
-        if kind == FILE and info.st_uid != os.geteuid():
+        if kind == FILE and info.st_uid != self._user:
             mode &= ~stat.S_ISUID  # the copy is ours: it must not run as us for what another user wrote
-        if kind == FILE and info.st_gid not in (os.getegid(), *os.getgroups()):
+        if kind == FILE and info.st_gid not in self._groups:
             mode &= ~stat.S_ISGID
-        self.entries.append(Entry(kind, name, mode, info.st_mtime_ns, **more))  # type: ignore[arg-type]
+        self.entries.append(Entry(kind, name, mode, info.st_mtime_ns, size, extents, target))
         self.paths.append(path)
         self.stamps.append((info.st_ino, info.st_size, info.st_mtime_ns))
 
@@ -97,9 +122,10 @@ class _Walk:
         elif info.st_nlink > 1 and (info.st_dev, info.st_ino) in self._links:
             self.add(name, path, info, HARDLINK, target=self._links[info.st_dev, info.st_ino])
         else:
-            if not os.access(path, os.R_OK, effective_ids=True):
+            ours = info.st_uid == self._user and info.st_mode & stat.S_IRUSR  # no need to ask: nothing else counts
+            if not ours and not os.access(path, os.R_OK, effective_ids=True):
                 raise SourceError(f"cannot read {path}: permission denied")
-            self.add(name, path, info, FILE, size=info.st_size, extents=_extents(path, info))
+            self.add(name, path, info, FILE, info.st_size, _extents(path, info))
             if info.st_nlink > 1:
                 self._links[info.st_dev, info.st_ino] = name
 

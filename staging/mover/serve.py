@@ -18,6 +18,7 @@ from . import wire
 from .digests import Bytes, Hash
 from .errors import StageError
 from .handshake import admit, receive, set_timeouts
+from .pace import Pacer
 from .replica import Replica
 
 HANDSHAKE_SECONDS = 5
@@ -28,7 +29,10 @@ CLOSE_SECONDS = 2  # for threads to end; one that hangs on a dead file server is
 
 
 class Publisher:
-    def __init__(self, replica: Replica, key: bytes, transfer: bytes, host: str, chosen: Hash) -> None:
+    def __init__(
+        self, replica: Replica, key: bytes, transfer: bytes, host: str, chosen: Hash, pacer: Pacer | None = None
+    ) -> None:
+        self._pacer = pacer
         self._replica = replica
         self._key = key
         self._transfer = transfer
@@ -87,7 +91,7 @@ class Publisher:
             finally:
                 with self._lock, contextlib.suppress(ValueError):  # it was sent away
                     self._strangers.remove(sock)
-            conversation = _Conversation(sock, self._replica, self._key, self._hash)
+            conversation = _Conversation(sock, self._replica, self._key, self._hash, self._pacer)
             conversation.run()
             with self._lock:
                 self.sent += conversation.sent
@@ -101,12 +105,15 @@ class Publisher:
     def _admit(self, sock: socket.socket) -> None:
         admit(sock, self._key, self._transfer, self._hash, HANDSHAKE_SECONDS)
         set_timeouts(sock, 0, SEND_SECONDS)
+        if self._pacer is not None:
+            self._pacer.smooth(sock)
 
 
 class _Conversation:
     """Requests of one admitted peer, answered in the order in which they become possible."""
 
-    def __init__(self, sock: socket.socket, replica: Replica, key: bytes, chosen: Hash) -> None:
+    def __init__(self, sock: socket.socket, replica: Replica, key: bytes, chosen: Hash, pacer: Pacer | None) -> None:
+        self._pacer = pacer
         self._sock = sock
         self._replica = replica
         self._key = key
@@ -180,9 +187,13 @@ class _Conversation:
         if replica.encoded is None:
             return None
         for at, request in enumerate(self._pending):
+            if request.op == wire.MANIFEST:
+                return self._pending.pop(at)
+            if not replica.described:
+                continue
             wire.check_range(request, replica.layout.blocks)
             here = request.first in replica.map if request.op == wire.BLOCK else replica.map.complete
-            if here or request.op == wire.MANIFEST:
+            if here:
                 return self._pending.pop(at)
         return None
 
@@ -218,7 +229,7 @@ class _Conversation:
             self._push([head], socket.MSG_MORE)
             end = offset + length
             while offset < end:
-                count = os.sendfile(self._sock.fileno(), fd, offset, end - offset)
+                count = os.sendfile(self._sock.fileno(), fd, offset, self._allowed(end - offset))
                 if not count:
                     raise ConnectionError("the file is shorter than its manifest says")
                 offset += count
@@ -236,11 +247,23 @@ class _Conversation:
         """sendmsg until all of it is gone."""
         left = [memoryview(part) for part in parts if len(part)]
         while left:
-            count = self._sock.sendmsg(left, (), flags)
+            if self._pacer is not None:
+                size = self._allowed(len(left[0]))
+                count = self._sock.send(left[0][:size], flags)
+            else:
+                count = self._sock.sendmsg(left, (), flags)
             while left and count >= len(left[0]):
                 count -= len(left.pop(0))
             if left:
                 left[0] = left[0][count:]
+
+    def _allowed(self, size: int) -> int:
+        """How many of `size` bytes may be sent now; waits until they may."""
+        if self._pacer is None:
+            return size
+        size = min(size, self._pacer.at_once)
+        self._pacer.wait(size)
+        return size
 
     def _refuse(self, error: StageError) -> None:
         payload = json.dumps(error.to_wire()).encode()[: wire.MAX_REFUSAL]

@@ -11,7 +11,8 @@ from .connection import Peer
 from .digests import HASHES, available, content_digest
 from .errors import Interrupted, StageError, TemporaryError, Unreachable, UsageError
 from .fetch import Feed, Fetcher
-from .manifest import Layout, Manifest, choose_block, file_entries
+from .manifest import Manifest, choose_block, file_entries
+from .pace import Pacer
 from .replica import Replica
 from .scan import scan
 from .serve import Publisher
@@ -34,13 +35,15 @@ class Session:
         self.key = bytes.fromhex(order["key"])
         self.transfer = bytes.fromhex(order["transfer"])
         self.host = str(order["host"])
+        self.rate = int(order.get("rate") or 0)
         self.progress_seconds = PROGRESS_SECONDS
         self._worker: threading.Thread | None = None
         self._told = (-1, 0.0)
 
     def publish(self, replica: Replica, hash_name: str) -> list[Any]:
         self.replica = replica
-        self.publisher = Publisher(replica, self.key, self.transfer, self.host, HASHES[hash_name])
+        pacer = Pacer(self.rate) if self.rate else None
+        self.publisher = Publisher(replica, self.key, self.transfer, self.host, HASHES[hash_name], pacer)
         return list(self.publisher.endpoint)
 
     def handle(self, order: dict[str, Any]) -> None:
@@ -74,7 +77,7 @@ class SourceSession(Session):
         root = str(order.get("root", ""))
         found = scan([locate(root, str(s)) for s in order["sources"]], bool(order["contents"]))
         total = sum(length for entry in found.entries for _, length in entry.data())
-        block = int(order.get("block") or 0) or choose_block(total, int(order.get("nodes") or 1))
+        block = int(order.get("block") or 0) or choose_block(total, int(order.get("nodes") or 1), self.rate)
         manifest = Manifest(tuple(found.entries), block, available()[0], bool(order["contents"]))
         source = self.source = Source(found, manifest)
         chosen = manifest.hasher()
@@ -91,7 +94,7 @@ class SourceSession(Session):
                     "blocks": source.layout.blocks,
                     "bytes": source.layout.bytes,
                     "files": file_entries(manifest.entries),
-                    "tops": manifest.tops(),
+                    "tops": manifest.tops()[:2],  # one or more, no destination depends on anything else
                     "contents": manifest.contents,
                     "directory": found.directory,
                 },
@@ -119,8 +122,11 @@ class SinkSession(Session):
         umask = os.umask(0)
         os.umask(umask)
         self.area = Area(target, str(self.summary["identity"]), bool(order["parents"]))
+        # what is there may not have to be fetched: then the room is looked at when that is known
+        self._merging = not self.area.vacant(self.summary["tops"])
         try:
-            self.area.need(int(self.summary["bytes"]))
+            if not self._merging:
+                self.area.need(int(self.summary["bytes"]))
             self.sink = Sink(self.area, bool(order["preserve"]), umask)
             endpoint = self.publish(self.sink, self.summary["hash"])
         except BaseException:
@@ -129,6 +135,7 @@ class SinkSession(Session):
         self.fetcher = Fetcher(
             self.sink, self.key, self.transfer, HASHES[self.summary["hash"]], lambda text: self._note(text)
         )
+        self._quick = bool(order["preserve"]) and not order.get("checksum", True)
         self.started = 0.0
         self._root: bytes | None = None
         self._latest = 0
@@ -166,24 +173,19 @@ class SinkSession(Session):
         self.started = time.monotonic()
         sink = self.sink
         manifest, encoded = self.fetcher.manifest(bytes.fromhex(self.summary["digest"]))
-        if Layout(manifest).bytes != self.summary["bytes"]:
-            raise StageError("the manifest does not fit its summary")
         sink.describe(manifest, encoded, stripes, present=False)
+        if sink.layout.bytes != self.summary["bytes"]:
+            raise StageError("the manifest does not fit its summary")
         sink.prepare()
-        where = sink.candidate()
-        if where:
+        if sink.survey(self._quick):
             try:
-                sink.seed(self.fetcher.digests(source, sink.layout.blocks), where)
+                sink.seed(self.fetcher.digests(source, sink.layout.blocks))
             except (OSError, Unreachable) as error:
                 self._note(f"cannot compare with what is here already ({error}); fetching all of it")
-        self.fetcher.start()
-        self._wait(lambda: sink.map.complete)
-        self.fetcher.stop()
-        self.emit({"event": "complete"})
-        self._wait(lambda: self._root is not None)
-        root = self._root or b""
-        if content_digest(sink.hash, sink.known_digests() or []) != root:
-            self.fetcher.repair(source, root)
+        if self._merging:
+            self.area.need(sink.layout.bytes - sink.kept_bytes())
+        # where all was skipped nobody read anything, so there is no digest to compare
+        root = b"" if sink.skipped and sink.skipped == sink.layout.bytes else self._fetch(source)
         self._check()
         sink.commit(manifest)
         self.emit(
@@ -192,10 +194,26 @@ class SinkSession(Session):
                 "bytes": sink.layout.bytes,
                 "fetched": sink.fetched,
                 "reused": sink.reused,
+                "skipped": sink.skipped,
                 "seconds": time.monotonic() - self.started,
                 "digest": root.hex(),
             }
         )
+
+    def _fetch(self, source: Peer) -> bytes:
+        """Bring every block here and compare the whole with the source's content digest, which is returned."""
+        sink = self.sink
+        self.fetcher.start()
+        self._wait(lambda: sink.map.complete)
+        self.fetcher.stop()
+        self.emit({"event": "complete"})
+        self._wait(lambda: self._root is not None)
+        root = self._root or b""
+        if sink.skipped:
+            sink.complete_digests(self.fetcher.digests(source, sink.layout.blocks))
+        if content_digest(sink.hash, sink.known_digests() or []) != root:
+            self.fetcher.repair(source, root)
+        return root
 
     def _wait(self, happened: Callable[[], bool]) -> None:
         with self.sink.changed:

@@ -5,79 +5,105 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections import OrderedDict
 from contextlib import AbstractContextManager
 
 from .digests import Bytes
-from .errors import from_os_error
+from .earlier import Earlier
+from .errors import VerifyError, from_os_error
 from .files import OpenFiles
-from .manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest
+from .manifest import DIRECTORY, FILE, Entry, Manifest, Segment
+from .metadata import Metadata
 from .replica import Replica
-from .target import DIR_FLAGS, Area
+from .staged import Maker
+from .target import Area, sweep
 
-RECENT = 16  # packed blocks kept in memory for the children, who ask for them next
+RECENT_BYTES = 32 << 20  # of packed blocks kept in memory for the children, who ask for them next
 
 
 class Sink(Replica):
     def __init__(self, area: Area, preserve: bool, umask: int) -> None:
         super().__init__()
         self.area = area
-        self._preserve = preserve
-        self._umask = umask
+        self._metadata = Metadata(area, preserve, umask)
         self._committing = False
         self._placed = False
         self._files = OpenFiles(self._open)
         self._recent: OrderedDict[int, bytes] = OrderedDict()
+        self._finished = bytearray()  # for each entry: whether it is a file with all of its bytes and metadata
         self.reused = 0  # bytes that were here before the transfer
-        self.unchanged = False  # every file is under its name already
+        self.skipped = 0  # those of them that nobody read, since size and time are the source's
+
+    def describe(self, manifest: Manifest, encoded: bytes, stripes: int, present: bool) -> None:
+        self._finished = bytearray(len(manifest.entries))
+        super().describe(manifest, encoded, stripes, present)
 
     def prepare(self) -> None:
         """The manifest is known: make the directories that the files go into."""
         try:
             for entry in self.manifest.entries:
                 if entry.kind == DIRECTORY and entry.path != ".":
-                    os.makedirs(self._staged(entry), mode=0o700, exist_ok=True)
+                    with contextlib.suppress(FileExistsError):  # of an earlier try
+                        os.mkdir(self._staged(entry), 0o700)
         except OSError as error:
             raise from_os_error(error, f"write to {self.area.target.parent}") from None
 
     # what is here already -------------------------------------------------------------------------------
 
-    def candidate(self) -> str:
-        """Where earlier bytes may be found: "area", "final" or "" for nowhere."""
-        files = [e for e in self.manifest.entries if e.kind == FILE and e.size]
-        if any(os.path.lexists(self._staged(e)) for e in files):
-            return "area"
-        if files and all(_size(self._final(e)) == e.size for e in files):
-            return "final"
-        return ""
+    def survey(self, quick: bool) -> bool:
+        """See what is here, and whether it is worth to `seed`; `quick` trusts files of the source's size and time."""
+        self.earlier = Earlier(self.manifest, self._staged, self._final, quick, self.area.found)
+        if quick and self.earlier.kept:
+            for block in range(self.layout.blocks):
+                if all(segment.entry in self.earlier.kept for segment in self.layout.segments(block)):
+                    self._have(block)
+                    self.skipped += self.layout.length(block)
+        return self.earlier.comparable
 
-    def seed(self, digests: list[bytes], where: str) -> None:
+    def seed(self, digests: list[bytes]) -> None:
         """Take over the blocks that are here already; `digests` are the source's, so nothing is trusted."""
-        names = self._staged if where == "area" else self._final
-        if where == "area":
+        if self.area.found:
             self._reopen()
-        good = []
+        good: list[int] = []
+        spoilt: set[int] = set()
         for block in range(self.layout.blocks):
             if self.over:
                 return
-            data = self._peek(block, names)
+            if block in self.map:
+                continue
+            data = self._peek(block)
+            segments = self.layout.segments(block)
             if data is not None and self.hash.digest(data) == digests[block]:
                 good.append(block)
-        # the blocks say nothing about what is in the holes
-        sparse = any(e.extents is not None for e in self.manifest.entries)
-        self.unchanged = where == "final" and len(good) == self.layout.blocks and not sparse
+            elif len(segments) == 1:
+                spoilt.add(segments[0].entry)
+        self.earlier.keep_all_but(spoilt)
         for block in good:
-            if where == "final" and not self.unchanged:
-                data = self._peek(block, names)
+            if any(self.earlier.is_elsewhere(segment.entry) for segment in self.layout.segments(block)):
+                data = self._peek(block)
                 if data is None or self.hash.digest(data) != digests[block]:
                     continue
                 self.write(block, data)
-            with self.changed:
-                self.map.add(block)
-                self.digests[block] = digests[block]
-                self.bytes_here += self.layout.length(block)
-                self.reused += self.layout.length(block)
-                self.changed.notify_all()
+            self._have(block, digests[block])
+
+    def _have(self, block: int, digest: bytes | None = None) -> None:
+        with self.changed:
+            self.map.add(block)
+            self.digests[block] = digest
+            self.bytes_here += self.layout.length(block)
+            self.reused += self.layout.length(block)
+            self.changed.notify_all()
+
+    def complete_digests(self, digests: list[bytes]) -> None:
+        """Take the source's word for the blocks that were skipped and nobody has read since."""
+        with self.changed:
+            self.digests = [own or told for own, told in zip(self.digests, digests)]
+
+    def kept_bytes(self) -> int:
+        """Data of the files that stay as they are, for which no room is needed."""
+        entries = self.manifest.entries
+        return sum(length for index in self.earlier.kept for _, length in entries[index].data())
 
     def _reopen(self) -> None:
         """A transfer that was killed while it gave files their modes may have left some that cannot be written."""
@@ -86,14 +112,13 @@ class Sink(Replica):
                 with contextlib.suppress(FileNotFoundError):
                     os.chmod(self._staged(entry), 0o600)
 
-    def _peek(self, block: int, name: object) -> bytearray | None:
+    def _peek(self, block: int) -> bytearray | None:
         buffer = bytearray(self.layout.length(block))
         view = memoryview(buffer)
         at = 0
         for entry, offset, length in self.layout.segments(block):
-            path = name(self.manifest.entries[entry])  # type: ignore[operator]
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd = os.open(self.earlier.path(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             except OSError:
                 return None
             try:
@@ -114,41 +139,83 @@ class Sink(Replica):
         view = memoryview(buffer)
         at = 0
         for entry, offset, length in self.layout.segments(block):
-            with self._files.use(entry) as fd:
-                os.preadv(fd, [view[at : at + length]], offset)
+            if self._finished[entry]:  # small, and nobody asks for it again soon
+                fd = self._open(entry)
+                try:
+                    os.preadv(fd, [view[at : at + length]], offset)
+                finally:
+                    os.close(fd)
+            else:
+                with self.open_entry(entry) as fd:
+                    os.preadv(fd, [view[at : at + length]], offset)
             at += length
         return buffer
 
     def write(self, block: int, data: Bytes) -> None:
         segments = self.layout.segments(block)
+        if len(segments) > 1:
+            self._write_packed(block, segments, data)
+        elif not self._settled(segments[0].entry, segments[0].offset, data):
+            self._patch(segments[0], memoryview(data))
+
+    def _write_packed(self, block: int, segments: list[Segment], data: Bytes) -> None:
+        entries, finished, metadata = self.manifest.entries, self._finished, self._metadata
         view = memoryview(data)
         at = 0
-        try:
-            for entry, offset, length in segments:
-                with self._files.use(entry) as fd:
-                    done = 0
-                    while done < length:
-                        done += os.pwrite(fd, view[at + done : at + length], offset + done)
+        with Maker(self.area.tree) as maker:
+            for segment in segments:
+                index, offset, length = segment
+                entry = entries[index]
+                piece = view[at : at + length]
                 at += length
+                if self._settled(index, offset, piece):
+                    continue
+                mode = metadata.mode(entry)
+                # one that nobody may read gets its mode at the end, since children read it before
+                if length != entry.size or entry.extents is not None or not mode & stat.S_IRUSR:
+                    self._patch(segment, piece)
+                    continue
+                try:
+                    maker.make(entry.path, piece, mode, metadata.mtime_ns(entry))
+                except OSError as error:
+                    raise from_os_error(error, f"write {self._final(entry)}") from None
+                finished[index] = 1
+        with self.changed:
+            self._recent[block] = bytes(data)
+            while len(self._recent) * self.layout.block > RECENT_BYTES:
+                self._recent.popitem(last=False)
+
+    def _patch(self, segment: Segment, piece: memoryview) -> None:
+        """Write into a file that may have more bytes than these."""
+        index, offset, length = segment
+        try:
+            with self._files.use(index) as fd:
+                done = 0
+                while done < length:
+                    done += os.pwrite(fd, piece[done:], offset + done)
         except OSError as error:
-            name = self._final(self.manifest.entries[segments[0].entry])
-            raise from_os_error(error, f"write {name}") from None
-        if len(segments) > 1:
-            with self.changed:
-                self._recent[block] = bytes(data)
-                while len(self._recent) > RECENT:
-                    self._recent.popitem(last=False)
+            raise from_os_error(error, f"write {self._final(self.manifest.entries[index])}") from None
+
+    def _settled(self, index: int, offset: int, piece: Bytes) -> bool:
+        try:
+            return self.earlier.settles(index, offset, piece)
+        except ValueError:
+            name = self._final(self.manifest.entries[index])
+            raise VerifyError(f"{name} has the source's size and time but other bytes", "give --checksum") from None
 
     def open_entry(self, entry: int) -> AbstractContextManager[int]:
-        return self._files.use(entry)
+        return self._files.use(~entry if entry in self.earlier.kept else entry)
 
-    def _open(self, index: int) -> int:
-        entry = self.manifest.entries[index]
+    def _open(self, key: int) -> int:
+        """`key`: the number of an entry, or its complement for a file that stays under its name."""
+        entry = self.manifest.entries[max(key, ~key)]
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
-        if not self.unchanged and not self._committing:
+        if key < 0:
+            return os.open(self._final(entry), flags | os.O_RDONLY)
+        if not (self._committing or self._finished[key]):
             return os.open(self._staged(entry), flags | os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            return os.open(self._final(entry) if self.unchanged else self._staged(entry), flags | os.O_RDONLY)
+            return os.open(self._staged(entry), flags | os.O_RDONLY)
         except FileNotFoundError:  # it has its name by now
             return os.open(self._final(entry), flags | os.O_RDONLY)
 
@@ -164,82 +231,21 @@ class Sink(Replica):
         """Every block is right: links, metadata, names. Nothing is visible before this."""
         self._committing = True
         try:
-            for entry in manifest.entries:
-                if not (self.unchanged and entry.kind == FILE and entry.size):
-                    self._finish(entry)
+            with Maker(self.area.tree) as maker:
+                for index, entry in enumerate(manifest.entries):
+                    if not self._finished[index] and index not in self.earlier.kept:
+                        self._metadata.finish(entry, maker)
             merged = self.area.place()
             self._placed = True
             self.area.release(keep=False)  # before the directory that holds it gets its time
-            if self.unchanged and self._preserve:
-                self._refresh()
-            self._dress_directories(merged)
+            self._metadata.refresh(manifest.entries[index] for index in self.earlier.kept)
+            self._metadata.dress_directories(manifest.entries, merged)
         except OSError as error:
             raise from_os_error(error, f"finish {self.area.target.parent}") from None
-
-    def _finish(self, entry: Entry) -> None:
-        path = self._staged(entry)
-        if entry.kind == FILE:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                os.ftruncate(fd, entry.size)
-                self._dress(fd, entry)
-            finally:
-                os.close(fd)
-        elif entry.kind == SYMLINK:
-            _replace(path)
-            os.symlink(entry.target, path)
-            if self._preserve:
-                os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
-        elif entry.kind == HARDLINK:
-            _replace(path)
-            staged = os.path.join(self.area.tree, entry.target)
-            os.link(staged if os.path.lexists(staged) else self.area.target.final(entry.target), path)
-
-    def _dress(self, fd: int, entry: Entry) -> None:
-        os.fchmod(fd, entry.mode if self._preserve else entry.mode & 0o777 & ~self._umask)
-        if self._preserve:
-            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-
-    def _refresh(self) -> None:
-        for entry in self.manifest.entries:
-            if entry.kind == FILE:
-                fd = os.open(self._final(entry), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    self._dress(fd, entry)
-                finally:
-                    os.close(fd)
-
-    def _dress_directories(self, merged: set[str]) -> None:
-        # deepest first, since a directory's time changes when something in it does, and its mode may forbid it
-        for entry in reversed(self.manifest.entries):
-            if entry.kind != DIRECTORY:
-                continue
-            path = self._final(entry)
-            there_before = path in merged or (entry.path == "." and not self.area.target.whole)
-            if there_before and not self._preserve:
-                continue
-            fd = os.open(path, DIR_FLAGS if entry.path != "." else DIR_FLAGS & ~os.O_NOFOLLOW)
-            try:
-                self._dress(fd, entry)
-            finally:
-                os.close(fd)
 
     def release(self, keep: bool) -> bool:
         """Close everything; True when a partial replica was kept for resuming."""
         self._files.close()
-        return self.area.release(keep and not self._placed)
-
-
-def _size(path: str) -> int:
-    try:
-        info = os.lstat(path)
-    except OSError:
-        return -1
-    return info.st_size if stat.S_ISREG(info.st_mode) else -1
-
-
-def _replace(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
+        kept = self.area.release(keep and not self._placed)
+        sweep(self.area.target.parent, time.time())
+        return kept

@@ -10,7 +10,7 @@ from .errors import SourceChanged, StageError, from_os_error
 from .files import OpenFiles
 from .manifest import FILE, Manifest
 from .replica import Replica
-from .scan import Found, unchanged
+from .scan import Found, check, unchanged
 
 
 class Source(Replica):
@@ -27,14 +27,22 @@ class Source(Replica):
         view = memoryview(buffer)
         at = 0
         for entry, offset, length in self.layout.segments(block):
-            path = self._paths[entry]
+            path, stamp = self._paths[entry], self._stamps[entry]
             try:
-                with self._files.use(entry) as fd:
-                    got = os.preadv(fd, [view[at : at + length]], offset)
+                if length == stamp[1]:  # all of it: nobody asks for it again soon
+                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        got = os.preadv(fd, [view[at : at + length]], offset)
+                        check(path, os.fstat(fd), stamp)
+                    finally:
+                        os.close(fd)
+                else:
+                    with self._files.use(entry) as fd:
+                        got = os.preadv(fd, [view[at : at + length]], offset)
+                    unchanged(path, stamp)
             except OSError as error:
-                unchanged(path, self._stamps[entry])
+                unchanged(path, stamp)
                 raise from_os_error(error, f"read {path}", source=True) from None
-            unchanged(path, self._stamps[entry])
             if got != length:
                 raise SourceChanged(f"{path} is shorter than it was when the transfer began")
             at += length

@@ -1,8 +1,8 @@
 """Where a replica goes: the destination's meaning, the hidden area beside it, and putting files under their names.
 
 Everything is written inside `PARENT/.lsh-ID/tree` first, a private directory in the file system of the final
-names. Placing is by rename: whole directories where nothing is in the way, file by file where one exists already.
-No component below the destination is followed if it is a symbolic link.
+names. An area is kept when a transfer ends early, for the same one to resume; one that nobody has come back to for a
+week is removed by the next transfer to the same place.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
+import re
 import stat
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .errors import RefusedError, SpaceError, StageError, TemporaryError, UsageError, from_os_error
+from .errors import RefusedError, SpaceError, TemporaryError, UsageError, from_os_error
+from .files import DIR_FLAGS
+from .placing import place
+from .trees import bytes_held, remove_tree
 
 AREA_PREFIX = ".lsh-"
-DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+AREA_NAME = re.compile(re.escape(AREA_PREFIX) + "[0-9a-f]{16}")
+ABANDONED_SECONDS = 7 * 86400  # since a transfer last used the area
 
 
 class Target(NamedTuple):
@@ -48,16 +53,20 @@ def locate(root: str, dest: str) -> str:
 
 
 def resolve(root: str, dest: str, into: str, summary: dict[str, Any]) -> Target:
-    """cp's and rsync's rules: an existing directory, a trailing slash or several sources mean "into it"."""
+    """rsync's rules, under which a copy that is made twice gives the same names twice.
+
+    The contents of a directory become those of `dest`. A directory, or one of several sources, goes into `dest`. So
+    does a file where `dest` has a directory's form ("d/", "d/.") or is a directory; else it gets the name `dest`.
+    """
     path = locate(root, dest)
     exists = os.path.isdir(path)
-    if os.path.lexists(path) and not exists and (summary["contents"] or into == "always" or dest.endswith("/")):
+    inside = into == "always" or summary["directory"] or len(summary["tops"]) > 1
+    inside = inside or os.path.basename(dest) in ("", ".", "..")
+    if os.path.lexists(path) and not exists and inside:
         raise UsageError(f"{path} is a file, a directory is needed", "remove it or name another destination")
-    if summary["contents"]:
-        return Target(path) if exists else Target(os.path.dirname(path), whole=os.path.basename(path))
-    if exists or into == "always" or dest.endswith("/") or len(summary["tops"]) > 1:
-        return Target(path)
-    return Target(os.path.dirname(path), rename=os.path.basename(path))
+    if summary["contents"] and not exists:
+        return Target(os.path.dirname(path), whole=os.path.basename(path))
+    return Target(path) if inside or exists else Target(os.path.dirname(path), rename=os.path.basename(path))
 
 
 def _area_id(target: Target, identity: str) -> str:
@@ -74,6 +83,7 @@ class Area:
         self.made: list[str] = []
         self.path = os.path.join(target.parent, AREA_PREFIX + _area_id(target, identity))
         self.tree = os.path.join(self.path, "tree")
+        self.found = False  # whether an earlier transfer left a tree here
         self._fd = -1
         try:
             self._make_parents(parents)
@@ -92,7 +102,8 @@ class Area:
             raise UsageError(f"{missing[-1]} is no directory", "remove it or name another destination")
         # rsync makes the last directory of a destination; more than that only where the caller wants it
         if len(missing) > (0 if self.target.rename or self.target.whole else 1) and not parents:
-            raise UsageError(f"{missing[0]} does not exist", "make it first")
+            slash = "" if self.target.rename else ", or end the destination with a slash to have it made"
+            raise UsageError(f"{missing[0]} does not exist", f"make it first{slash}")
         for path in reversed(missing):
             os.mkdir(path)
             self.made.append(path)
@@ -109,12 +120,15 @@ class Area:
                 self._fd = os.open(self.path, DIR_FLAGS)
                 self._lock()
                 if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
+                    os.utime(self._fd)
                     break
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
-        with contextlib.suppress(FileExistsError):
+        try:
             os.mkdir(self.tree, 0o700)
+        except FileExistsError:
+            self.found = True
 
     def _lock(self) -> None:
         try:
@@ -126,15 +140,17 @@ class Area:
                 f"another transfer of the same files to {self.target.parent} is under way", "wait for it"
             ) from None
 
+    def vacant(self, tops: Sequence[str]) -> bool:
+        """Whether nothing can be under the final names yet, so that all bytes will be written."""
+        name = self.target.whole or self.target.rename or (tops[0] if len(tops) == 1 else "")
+        if name:
+            return not os.path.lexists(os.path.join(self.target.parent, name))
+        return os.listdir(self.target.parent) == [os.path.basename(self.path)]
+
     def need(self, size: int) -> None:
         """Raise SpaceError when `size` more bytes cannot fit."""
-        held = sum(
-            os.lstat(os.path.join(base, name)).st_blocks * 512
-            for base, _, names in os.walk(self.tree)
-            for name in names
-        )
         room = os.statvfs(self.path)
-        free = room.f_bavail * room.f_frsize + held
+        free = room.f_bavail * room.f_frsize + bytes_held(self.tree)
         if size > free:
             raise SpaceError(f"{self.target.parent} needs {size:,} bytes, its file system has {free:,} free")
 
@@ -144,7 +160,7 @@ class Area:
             return False  # given up before; what is there now is another transfer's
         kept = keep and os.path.isdir(self.tree) and bool(os.listdir(self.tree))
         if not kept:
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_tree(self.path)
             self._unmake_parents()
         os.close(self._fd)
         self._fd = -1
@@ -163,7 +179,6 @@ class Area:
 
         Returns the directories that were there before and were merged into.
         """
-        merged: set[str] = set()
         target = self.target
         parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         held = os.open(self.path, DIR_FLAGS)
@@ -173,46 +188,29 @@ class Area:
                 os.close(held)
                 held = os.open(self.tree, DIR_FLAGS)
                 names = {name: target.rename or name for name in os.listdir(held)}
-            for dry in (True, False):
-                for name, final in names.items():
-                    _move(held, name, parent, final, os.path.join(target.parent, final), dry, merged)
+            return place(held, parent, names, target.parent)
         except OSError as error:
             raise from_os_error(error, f"put files into {target.parent}") from None
         finally:
             os.close(held)
             os.close(parent)
-        return merged
 
 
-def _move(src: int, name: str, dst: int, final: str, shown: str, dry: bool, merged: set[str]) -> None:
-    """Rename `name` in directory fd `src` to `final` in `dst`, merging directories; `dry` only checks."""
-    try:
-        there = os.stat(final, dir_fd=dst, follow_symlinks=False)
-    except FileNotFoundError:
-        _rename(src, name, dst, final, shown, dry)
-        return
-    is_dir = stat.S_ISDIR(os.stat(name, dir_fd=src, follow_symlinks=False).st_mode)
-    if is_dir != stat.S_ISDIR(there.st_mode):
-        kinds = ("a directory", "no directory") if is_dir else ("no directory", "a directory")
-        raise StageError(f"{shown} is {kinds[1]} here but {kinds[0]} at the source", "remove it first")
-    if not is_dir:
-        _rename(src, name, dst, final, shown, dry)
-        return
-    merged.add(shown)
-    inner = os.open(name, DIR_FLAGS, dir_fd=src)
-    try:
-        outer = os.open(final, DIR_FLAGS, dir_fd=dst)
+def sweep(parent: str, now: float) -> None:
+    """Remove the areas in `parent` that are this user's, in no transfer's hands, and abandoned by the time `now`."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(parent):
+            if AREA_NAME.fullmatch(name):
+                _sweep(os.path.join(parent, name), now)
+
+
+def _sweep(path: str, now: float) -> None:
+    with contextlib.suppress(OSError):  # it is somebody's, or went by itself
+        fd = os.open(path, DIR_FLAGS)
         try:
-            for child in os.listdir(inner):
-                _move(inner, child, outer, child, os.path.join(shown, child), dry, merged)
+            info = os.fstat(fd)
+            if info.st_uid == os.geteuid() and now - info.st_mtime > ABANDONED_SECONDS:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(path)
         finally:
-            os.close(outer)
-    finally:
-        os.close(inner)
-
-
-def _rename(src: int, name: str, dst: int, final: str, shown: str, dry: bool) -> None:
-    if not dry:
-        os.rename(name, final, src_dir_fd=src, dst_dir_fd=dst)
-    elif not os.access(".", os.W_OK | os.X_OK, dir_fd=dst, effective_ids=True):
-        raise RefusedError(f"cannot put {shown} there: its directory may not be written to")
+            os.close(fd)

@@ -46,7 +46,7 @@ def small(tmp_path: Path) -> Path:
         (("-f", "0", "f", "/d", "n1"), r"a fan-out of 0 is impossible; choose one from 1 to \d+"),
         (("-f", "bush", "f", "/d", "n1"), r"'bush' is not the shape of a tree; write chain, double, .*"),
         (("-b", "big", "f", "/d", "n1"), r"'big' is not a size; write it as .*"),
-        (("-b", "33M", "f", "/d", "n1"), r"a block of 33M is too large; choose at most 32\.0 MiB"),
+        (("-b", "33M", "f", "/d", "n1"), r"a block of 33M is out of range; give 4K to 32M"),
         (("--nonesuch", "f", "/d", "n1"), r"No such option.*; see `pcp --help`"),
         (("f", "/no/such/place/f", "n1"), None),
     ],
@@ -305,6 +305,40 @@ def test_a_killed_command_leaves_no_mover(here: Cli, spot: Any, cluster4: Layout
         assert running.wait().code == -signal.SIGKILL
     until("the movers' end", lambda: not movers(cluster4, *spot.nodes))
     assert all("big" not in spot.names(node) for node in spot.nodes)
+
+
+def test_out_of_time_is_exit_8_and_the_same_command_resumes(here: Cli, spot: Any, tmp_path: Path) -> None:
+    size = 16 << 20
+    (tmp_path / "f").write_bytes(os.urandom(size))
+    done = here.pcp("--bwlimit", "2M", "--timeout", "4", "f", f"{spot.dest}/f", "n1", "n2")
+    assert done.code == 8
+    kept = {node for node in ("n1", "n2") if spot.names(node)}
+    assert all("f" not in spot.names(node) for node in kept)
+    for node in ("n1", "n2"):
+        left = r" \(partial copy kept, run the same command to resume\)" if node in kept else "; allow more, .*"
+        line = rf"^Write failed on {node} .*: not done within the 4 s of the time limit{left}$"
+        assert re.search(line, done.out, re.MULTILINE), done.out
+    assert re.search("^f: failed on all 2 nodes$", done.err, re.MULTILINE)
+    again = here.pcp("--json", "f", f"{spot.dest}/f", "n1", "n2")  # in larger blocks
+    assert again.code == 0
+    assert {node for node, event in again.per_node("node-done").items() if event["reused"]} <= kept
+    assert all(trees.same_bytes(spot.on(node, "f"), tmp_path / "f") for node in ("n1", "n2"))
+
+
+@pytest.mark.slow
+def test_a_node_that_is_late_fails_and_the_others_keep_what_they_have(
+    here: Cli, spot: Any, cluster4: Layout, big: Path
+) -> None:
+    with here.start("pcp", "--timeout", "7", "-f", "2", big, f"{spot.dest}/big", "n1", "n2") as running:
+        with spot.held(running, "n2"):
+            mover_of(cluster4, "n2").suspend()
+        done = running.wait()
+    assert done.code == 3
+    assert re.search("^Write succeeded on n1 ", done.out, re.MULTILINE)
+    assert re.search("^Write failed on n2 .*: not done within the 7 s of the time limit", done.out, re.MULTILINE)
+    assert trees.same_bytes(spot.on("n1", "big"), big)
+    until("the movers' end", lambda: not movers(cluster4, *spot.nodes))
+    assert here.pcp("-q", big, f"{spot.dest}/big", "n2").code == 0
 
 
 def test_the_same_copy_twice_at_a_time_is_refused_once(here: Cli, spot: Any, big: Path) -> None:

@@ -129,8 +129,8 @@ def test_inputs_are_there_and_outputs_come_back(here: Cli, script: Script, tmp_p
         "results/out-n2.txt": "contents",
         "logs-n1/l": "0\n",
         "logs-n2/l": "1\n",
-        f"{stem}-0/data/a b": "contents",
-        f"{stem}-1/data/a b": "contents",
+        f"{stem}-0/whole/data/a b": "contents",
+        f"{stem}-1/whole/data/a b": "contents",
     }
 
 

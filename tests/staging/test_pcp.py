@@ -1,83 +1,49 @@
-"""staging.pcp: which of its words are hosts, what it refuses, and its classic lines."""
+"""staging.pcp: what it refuses, and its classic lines."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cluster.nodes import fold
 from staging.mover.errors import UsageError
-from staging.pcp import Lines, check_sources, split_hosts
+from staging.pcp import Lines, block_bytes, host_file, time_limit
 
 KNOWN = {f"n{number}": f"127.0.0.{number + 1}" for number in range(1, 9)}
-paths = st.text(st.characters(exclude_characters="\0"), min_size=1).filter(lambda word: word not in KNOWN)
-not_hosts = paths.filter(lambda word: not word.lstrip().startswith(("n", "@", "127")))
-some_nodes = st.lists(st.sampled_from(list(KNOWN)), min_size=1, max_size=4, unique=True)
-written = some_nodes.map(lambda names: (names, fold(names))) | st.sampled_from(
-    [([name], word) for name, address in KNOWN.items() for word in (name, address)]
-)
 
 
-@given(
-    sources=st.lists(paths, min_size=1, max_size=3), dest=not_hosts, groups=st.lists(written, min_size=1, max_size=4)
-)
-def test_hosts_are_what_follows_the_destination(
-    sources: list[str], dest: str, groups: list[tuple[list[str], str]]
-) -> None:
-    words = [*sources, dest, *(word for _, word in groups)]
-    rest, hosts = split_hosts(words, KNOWN)
-    assert list(rest) == [*sources, dest]
-    assert set(hosts) == {name for names, _ in groups for name in names}
-    assert len(hosts) == len(set(hosts))
+@pytest.mark.parametrize(("text", "size"), [("0", 0), ("4K", 4096), ("256K", 1 << 18), ("32M", 32 << 20)])
+def test_block_sizes(text: str, size: int) -> None:
+    assert block_bytes(text) == size
 
 
-@given(st.lists(paths | st.sampled_from(list(KNOWN)), min_size=1, max_size=6))
-def test_whatever_the_words_are_a_source_and_a_destination_are_left(words: list[str]) -> None:
-    try:
-        rest, hosts = split_hosts(words, KNOWN)
-    except UsageError:
-        return
-    assert len(rest) >= 2
-    assert hosts
-    assert list(rest) == words[: len(rest)]
-    assert set(hosts) <= set(KNOWN)
+@pytest.mark.parametrize("text", ["1", "4095", "33M", "1G"])
+def test_a_block_out_of_range_is_told_the_range(text: str) -> None:
+    with pytest.raises(UsageError, match=f"a block of {text} is out of range; give 4K to 32M"):
+        block_bytes(text)
 
 
-def test_a_file_may_be_called_as_a_node_is() -> None:
-    assert split_hosts(["n1", "n2", "n3"], KNOWN) == (("n1", "n2"), ("n3",))
-    assert split_hosts(["n1", "/d", "n1"], KNOWN) == (("n1", "/d"), ("n1",))
+@pytest.mark.parametrize("seconds", [-1.0, math.inf, math.nan])
+def test_no_time_limit(seconds: float) -> None:
+    with pytest.raises(UsageError, match="is no time limit; give seconds"):
+        time_limit(seconds)
 
 
-def test_hosts_keep_the_order_in_which_they_are_given() -> None:
-    assert split_hosts(["f", "/d", "n3", "127.0.0.2", "n[2-3]"], KNOWN)[1] == ("n3", "n1", "n2")
+def test_hosts_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("# the rack\nn[1-2]  n4 # spare\n\nn7\n")
+    assert host_file(str(tmp_path / "hosts")) == ["n[1-2]", "n4", "n7"]
+    assert host_file(None) == ()
 
 
 @pytest.mark.parametrize(
-    "words",
-    [["f", "/d", "n9"], ["f", "/d", "n[1-9]"], ["f", "/d", "127.0.0.99"], ["f", "/d", "n["]],
+    ("content", "reason"), [(None, "No such file"), (b"# none\n", "no host"), (b"\xff", "no.* text")]
 )
-def test_an_unknown_host_is_named_with_those_there_are(words: list[str]) -> None:
-    with pytest.raises(UsageError) as caught:
-        split_hosts(words, KNOWN)
-    assert caught.value.message == f"{words[-1]!r} is no node of this cluster"
-    assert "n[1-8]" in caught.value.remedy
-
-
-@pytest.mark.parametrize("words", [["f", "/d"], ["f", "n1"], ["f"]])
-def test_too_few_words_are_told_what_is_wanted(words: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"write pcp SRC\.\.\. DEST HOST\.\.\."):
-        split_hosts(words, KNOWN)
-
-
-def test_a_directory_needs_r(tmp_path: Path) -> None:
-    (tmp_path / "f").touch()
-    check_sources([str(tmp_path), str(tmp_path / "f")], True)
-    check_sources([str(tmp_path / "f"), str(tmp_path / "missing")], False)
-    with pytest.raises(UsageError, match=f"{tmp_path} is a directory; give -r"):
-        check_sources([str(tmp_path / "f"), str(tmp_path)], False)
+def test_a_host_file_of_no_use(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / "hosts").write_bytes(content)
+    with pytest.raises(UsageError, match=reason):
+        host_file(str(tmp_path / "hosts"))
 
 
 def failed(partial: bool, remedy: str = "") -> dict[str, object]:
@@ -102,3 +68,20 @@ def failed(partial: bool, remedy: str = "") -> dict[str, object]:
 def test_the_classic_lines(event: dict[str, object], line: str, capsys: pytest.CaptureFixture[str]) -> None:
     Lines(KNOWN).tell(event)
     assert capsys.readouterr().out == line
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "8.0 MiB received, 0.50 s, digest abcdef"),
+        ({"reused": 1024}, "8.0 MiB received, 1.0 KiB already there, 0.50 s, digest abcdef"),
+        (
+            {"fetched": 0, "reused": 1024, "skipped": 1024, "digest": ""},
+            "0 B received, 1.0 KiB already there by size and time, 0.50 s",
+        ),
+    ],
+)
+def test_the_verbose_lines(changes: dict[str, object], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    event = {"type": "node-done", "node": "n3", "fetched": 8 << 20, "reused": 0, "seconds": 0.5, "digest": "abcdef"}
+    Lines(KNOWN, verbose=True).tell({**event, **changes})
+    assert capsys.readouterr().out == f"Write succeeded on n3 (127.0.0.4): {line}\n"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import staging.units
 from staging.mover.errors import UsageError
-from staging.units import human_bytes, human_rate, human_seconds, parse_size, printable
+from staging.units import human_bytes, human_rate, human_seconds, parse_rate, parse_size, printable
 
 
 def test_examples_in_the_docstrings():
@@ -92,3 +92,23 @@ def test_printable_is_one_line_that_any_utf8_stream_takes(text):
 def test_printable_leaves_ordinary_names_alone():
     assert printable("génome 東.fa") == "génome 東.fa"
     assert printable(b"a\xff\n".decode("utf-8", "surrogateescape")) == "a\\xff\\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("16K", 16384), ("1.5M", 3 << 19), (" 2GiB/s ", 2 << 30), ("100000", 100000), ("0", 0), ("0.5t", 1 << 39)],
+)
+def test_parse_rate(text, rate):
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "K", "-1M", "1.M", "1e6", "10 Mbit", "1P"])
+def test_what_is_no_rate(text):
+    with pytest.raises(UsageError, match="is not a rate; write bytes per second"):
+        parse_rate(text)
+
+
+@pytest.mark.parametrize(("text", "remedy"), [("5000", "at least 16K, or 5000K for KiB/s"), ("15.9K", "at least 16K$")])
+def test_a_rate_that_is_too_slow_hints_at_rsyncs_unit(text, remedy):
+    with pytest.raises(UsageError, match=remedy):
+        parse_rate(text)

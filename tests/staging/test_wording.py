@@ -60,6 +60,35 @@ def test_event_line_of_a_transfer_that_never_started_names_it_by_its_id():
     assert event_line(gone, Progress(), 0.0) == ""
 
 
+NOTE = {"type": "note", "transfer": "in:1", "node": "", "message": "odd"}
+END = {"type": "transfer-end", "transfer": "in:1", "bytes": 5, "seconds": 2.0, "digest": "", "ok": [], "failed": []}
+
+
+def done(node, fetched):
+    amounts = {"bytes": 5, "fetched": fetched, "reused": 5 - fetched, "seconds": 1.0, "digest": ""}
+    return {"type": "node-done", "transfer": "in:1", "node": node, **amounts}
+
+
+@pytest.mark.parametrize(
+    ("events", "last", "line"),
+    [
+        ([], NOTE, "genome.fa: odd"),
+        ([done("n1", 0), done("n2", 0)], {"ok": ["n1", "n2"]}, "already there on all 2 nodes, nothing sent, 2.00 s"),
+        ([done("n1", 0)], {"ok": ["n1"]}, "already there on 1 node, nothing sent, 2.00 s"),
+        ([done("n1", 0)], {"ok": ["n1"], "failed": ["n2"]}, "done on 1 of 2 nodes, 5 B in 2.00 s"),
+        ([done("n1", 0)], {"ok": ["n1"], "bytes": 0}, "done on 1 of 1 node, 0 B in 2.00 s"),
+        ([], {"failed": ["n1", "n2"]}, "failed on all 2 nodes"),
+        ([], {"failed": ["n1"]}, "failed on 1 node"),
+    ],
+)
+def test_event_line(events, last, line):
+    progress = Progress()
+    last = last if "type" in last else {**END, **last}
+    for event in (START, *events, last):
+        progress.update(event, 0.0)
+    assert event_line(last, progress, 0.0).removeprefix("genome.fa: ") == line.removeprefix("genome.fa: ")
+
+
 def test_progress_line():
     progress = Progress()
     progress.update(START, 0.0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import stat
+import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,7 @@ from staging.mover.connection import Peer
 from staging.mover.digests import HASHES, Bytes, content_digest
 from staging.mover.fetch import Feed, Fetcher
 from staging.mover.manifest import FILE, Entry, Manifest
+from staging.mover.pace import Pacer
 from staging.mover.replica import Replica
 from staging.mover.serve import Publisher
 from support.polling import until
@@ -76,6 +80,31 @@ def write_sparse(path: Path, size: int, data: dict[int, bytes]) -> None:
         for offset, piece in data.items():
             file.seek(offset)
             file.write(piece)
+
+
+def make_deep(top: Path, depth: int) -> str:
+    """Directories in each other, `top` the first of them; the path of the last."""
+    top.mkdir()
+    path = str(top)
+    for _ in range(depth - 1):
+        path += "/d"
+        os.mkdir(path)
+    return path
+
+
+@contextmanager
+def few_frames_and_descriptors() -> Iterator[None]:
+    """Room for some forty more calls and twenty more descriptors: what recurses into a tree of 100 levels fails."""
+    frames, limits = sys.getrecursionlimit(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    depth = sum(1 for _ in traceback.walk_stack(None))
+    highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))
+    sys.setrecursionlimit(depth + 40)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        sys.setrecursionlimit(frames)
 
 
 def listing(top: Path, times: bool = True, modes: bool = True) -> dict[str, tuple[Any, ...]]:
@@ -186,10 +215,12 @@ class Held(Replica):
 class Member:
     """One member of a transfer: a replica in memory, published, and what fetches it."""
 
-    def __init__(self, name: str, replica: Held, host: str = "127.0.0.1", key: bytes = KEY) -> None:
+    def __init__(
+        self, name: str, replica: Held, host: str = "127.0.0.1", key: bytes = KEY, pacer: Pacer | None = None
+    ) -> None:
         self.replica = replica
         self.notes: list[str] = []
-        self.publisher = Publisher(replica, key, TRANSFER, host, HASH)
+        self.publisher = Publisher(replica, key, TRANSFER, host, HASH, pacer)
         self.fetcher = Fetcher(replica, key, TRANSFER, HASH, self.notes.append)
         self.peer = Peer(name, *self.publisher.endpoint)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from staging.mover import manifest as manifest_module
 from staging.mover.digests import HASHES
 from staging.mover.errors import VerifyError
 from staging.mover.manifest import (
@@ -89,6 +91,31 @@ def test_encoding_of_a_sample() -> None:
     assert manifest.encode() == (
         b'{"v":1,"block":1024,"hash":"blake2b","contents":false,"entries":[["f","a\\udcff\\n",420,5,9,[[0,3]],""]]}'
     )
+
+
+@pytest.fixture
+def long() -> Manifest:
+    entries = [Entry(FILE, os.fsdecode(b"file \xff %d" % n), 0o644, n * 10**9 + 7, n) for n in range(3000)]
+    return Manifest(tuple(entries), 1 << 16, "blake2b")
+
+
+def test_a_long_one_travels_compressed(long: Manifest) -> None:
+    encoded = long.encode()
+    assert len(encoded) < 3000 * 20
+    assert decode(encoded) == long
+
+
+@pytest.mark.parametrize("spoil", [lambda d: d[:-5], lambda d: d + b"more", lambda d: d[:99] + b"?" + d[100:]])
+def test_a_spoilt_long_one(long: Manifest, spoil: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(VerifyError, match="cannot be read"):
+        decode(spoil(long.encode()))
+
+
+def test_one_that_unpacks_without_end(long: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = long.encode()
+    monkeypatch.setattr(manifest_module, "MAX_MANIFEST", 100_000)
+    with pytest.raises(VerifyError, match="too long"):
+        decode(encoded)
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -230,10 +257,11 @@ def test_tops_and_files() -> None:
 
 @settings(max_examples=50)
 @given(manifests())
-def test_identity_is_blind_to_modes_and_times_only(manifest: Manifest) -> None:
+def test_identity_is_blind_to_modes_times_and_blocks_only(manifest: Manifest) -> None:
     other = manifest._replace(entries=tuple(e._replace(mode=0o600, mtime_ns=1) for e in manifest.entries))
     assert other.identity() == manifest.identity()
-    assert manifest._replace(block=manifest.block + 1).identity() != manifest.identity()
+    assert manifest._replace(block=manifest.block + 1).identity() == manifest.identity()
+    assert manifest._replace(contents=not manifest.contents).identity() != manifest.identity()
     if manifest.entries:
         first, *rest = manifest.entries
         assert manifest._replace(entries=(first._replace(size=first.size + 1), *rest)).identity() != manifest.identity()
@@ -248,6 +276,13 @@ def test_chosen_block_is_a_power_of_two_between_64_kib_and_1_mib(total: int, nod
     assert 1 << 16 <= block <= 1 << 20
     assert block & (block - 1) == 0
     assert block == 1 << 16 or total // block >= 32 * max(nodes, 1)
+
+
+@given(st.integers(0, 1 << 45), st.integers(0, 5000), st.integers(1, 1 << 40))
+def test_under_a_limit_a_chosen_block_takes_a_quarter_of_a_second(total: int, nodes: int, rate: int) -> None:
+    block = choose_block(total, nodes, rate)
+    assert block & (block - 1) == 0
+    assert 1 << 12 <= block <= max(1 << 12, min(rate >> 2, choose_block(total, nodes)))
 
 
 # the byte space -----------------------------------------------------------------------------------------

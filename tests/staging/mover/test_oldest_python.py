@@ -81,4 +81,4 @@ def test_a_tree_is_copied_by_the_standard_library_alone(tmp_path: Path) -> None:
         for process in (source, sink):
             tell(process, op="finish")
             assert process.wait(10) == 0
-    assert listing(tmp_path / "copy") == listing(tmp_path / "tree")
+    assert listing(tmp_path / "copy" / "tree") == listing(tmp_path / "tree")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from staging.mover.errors import SourceChanged, SourceError
+from staging.mover.errors import SourceChanged, SourceError, UsageError
 from staging.mover.manifest import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Manifest, check
 from staging.mover.scan import Found, scan, unchanged
 from support.movers import ODD_NAMES, ROOT, make_odd_tree, open_count, unprivileged, write_sparse
@@ -91,12 +91,28 @@ def test_missing_source_is_named(tmp_path: Path) -> None:
         scan([str(tmp_path / "gone")], contents=False)
 
 
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "device"])
+def test_a_named_source_that_holds_no_data_is_an_error(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/null")
+    else:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+    with pytest.raises(SourceError, match=f"{path} is a {kind}: it holds no data to copy"):
+        scan([str(path)], contents=False)
+
+
 def test_two_sources_of_one_name(tmp_path: Path) -> None:
     for where in ("a", "b"):
         (tmp_path / where).mkdir()
         (tmp_path / where / "same").touch()
-    with pytest.raises(SourceError, match="both named same"):
+    with pytest.raises(UsageError, match="both named same; copy them to different directories"):
         scan([str(tmp_path / "a" / "same"), str(tmp_path / "b" / "same")], contents=False)
+    with pytest.raises(UsageError, match="both named same; name it once"):
+        scan([str(tmp_path / "a" / "same"), f"{tmp_path}/b/../a/same"], contents=False)
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])

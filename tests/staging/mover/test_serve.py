@@ -71,6 +71,22 @@ def block_of(number: int) -> bytes:
 # answers ------------------------------------------------------------------------------------------------
 
 
+def test_the_manifest_goes_on_before_it_was_read_here(made: Transfer) -> None:
+    sink = made.sink()
+    with connected(sink) as sock:
+        sock.sendall(wire.request(wire.BLOCK, 0) + wire.request(wire.MANIFEST))
+        sink.replica.offer(MANIFEST.encode())
+        reply, payload = get(sock)
+        while reply.status == wire.WAIT:
+            reply, payload = get(sock)
+        assert (reply.op, payload) == (wire.MANIFEST, MANIFEST.encode())
+        sink.replica.describe(MANIFEST, MANIFEST.encode(), 1, present=False)
+        sink.replica.put(0, block_of(0), HASH.digest(block_of(0)))
+        while (found := get(sock))[0].status == wire.WAIT:
+            continue
+        assert (found[0].op, found[0].block, found[1]) == (wire.BLOCK, 0, block_of(0))
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.77", "::1"])
 def test_every_block_the_manifest_and_the_digests(made: Transfer, host: str) -> None:
     try:

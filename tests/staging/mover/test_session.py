@@ -268,6 +268,65 @@ def test_an_identical_destination_fetches_nothing(made: Transfer, tree: Path, de
         assert listing(dest / "top")["big"] == listing(tree)["big"]
 
 
+def test_what_has_the_sources_size_and_time_is_read_nowhere(tree: Path, dest: Path) -> None:
+    with local(SourceSession, source_order(tree)) as source:
+        summary = source.opened["manifest"]
+        with local(SinkSession, sink_order(dest, summary)) as sink:
+            sink.session.handle(run_order(source.peer))
+            sink.expect("complete")
+            sink.session.handle(root_order(source.seal()))
+            sink.expect("done")
+    before = listing(dest / "top")
+    with local(SourceSession, source_order(tree)) as source:
+        with local(SinkSession, sink_order(dest, summary, checksum=False)) as sink:
+            sink.session.handle(run_order(source.peer))
+            done = sink.expect("done")  # and nobody has told it the content digest
+            assert (done["fetched"], done["skipped"], done["digest"]) == (0, summary["bytes"], "")
+        assert source.session.replica.digests == [None] * summary["blocks"]
+    assert listing(dest / "top") == before
+    (tree / "big").write_bytes(b"shorter")
+    with local(SourceSession, source_order(tree)) as source:
+        summary = source.opened["manifest"]
+        with local(SinkSession, sink_order(dest, summary, checksum=False)) as sink:
+            sink.session.handle(run_order(source.peer))
+            sink.expect("complete")
+            root = source.seal()
+            sink.session.handle(root_order(root))
+            done = sink.expect("done")
+            assert done["digest"] == root
+            assert 0 < done["skipped"] == done["reused"] == summary["bytes"] - done["fetched"]
+            assert sink.notes() == []
+    assert listing(dest / "top") == listing(tree)
+
+
+def test_a_relay_whose_skipped_file_is_rotten_is_found_out(tree: Path, dest: Path) -> None:
+    for name in ("n1", "n2"):
+        (dest / name).mkdir()
+    with local(SourceSession, source_order(tree)) as source:
+        summary = source.opened["manifest"]
+        with local(SinkSession, sink_order(dest / "n1", summary)) as one:
+            one.session.handle(run_order(source.peer))
+            root = source.seal()
+            one.session.handle(root_order(root))
+            one.expect("done")
+        rotten = dest / "n1" / "top" / "big"
+        with rotten.open("r+b") as file:
+            file.seek(20 * BLOCK)
+            file.write(b"rot")
+        os.utime(rotten, ns=(0, (tree / "big").stat().st_mtime_ns))
+        with (
+            local(SinkSession, sink_order(dest / "n1", summary, checksum=False), "n1") as one,
+            local(SinkSession, sink_order(dest / "n2", summary), "n2") as two,
+        ):
+            one.session.handle(run_order(source.peer))
+            one.expect("done")
+            two.session.handle(run_order(source.peer, [one.peer, source.peer]))
+            two.session.handle(root_order(root))
+            two.expect("done")
+            assert two.notes() == ["n1 sent blocks that are not the source's; fetched again from the source"]
+    assert listing(dest / "n2" / "top") == listing(tree)
+
+
 def test_a_forging_relay_is_found_named_and_mended(made: Transfer, offer: Offer, tree: Path, dest: Path) -> None:
     source, forger = offer.whole(made), offer.forged(made, 3)
     with local(SinkSession, sink_order(dest, offer.summary)) as sink:
@@ -442,6 +501,33 @@ def test_a_destination_that_is_too_small_is_said_at_once(offer: Offer, dest: Pat
         with pytest.raises(SpaceError, match="its file system has"):
             SinkSession(sink_order(dest, offer.summary), lambda event: None)
         assert os.listdir(dest) == []
+    finally:
+        subprocess.run(["umount", dest], check=True)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can mount a file system")
+def test_only_what_will_be_written_needs_room(made: Transfer, dest: Path, tmp_path: Path) -> None:
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", dest], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"mount is not allowed here: {done.stderr.strip()}")
+    try:
+        path = tmp_path / "file"
+        for fetched in (600_000, 0):  # the second time all of it is there, and what is free would not do
+            path.write_bytes(b"x" * 600_000)
+            offer = Offer(path)
+            source = offer.whole(made)
+            with local(SinkSession, sink_order(dest, offer.summary)) as sink:
+                sink.session.handle(run_order(source.peer))
+                sink.session.handle(root_order(offer.root))
+                assert sink.expect("done")["fetched"] == fetched
+        path.write_bytes(b"y" * 600_000)
+        offer = Offer(path)
+        source = offer.whole(made)
+        with local(SinkSession, sink_order(dest, offer.summary)) as sink:
+            sink.session.handle(run_order(source.peer))
+            with pytest.raises(SpaceError, match="needs 600,000 bytes, its file system has"):
+                sink.expect("done")
+        assert (os.listdir(dest), (dest / "file").read_bytes()) == (["file"], b"x" * 600_000)
     finally:
         subprocess.run(["umount", dest], check=True)
 

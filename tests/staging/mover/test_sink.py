@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from staging.mover.errors import RefusedError, SpaceError, StageError
+from staging.mover import sink as sink_module
+from staging.mover.errors import RefusedError, SpaceError, StageError, VerifyError
 from staging.mover.manifest import Manifest
 from staging.mover.scan import scan
 from staging.mover.sink import Sink
@@ -36,21 +37,29 @@ class Copy:
     """One transfer from `paths` to `dest`, step by step."""
 
     def __init__(
-        self, paths: list[Path], dest: str, contents: bool = False, preserve: bool = True, umask: int = 0o022
+        self,
+        paths: list[Path],
+        dest: str,
+        contents: bool = False,
+        preserve: bool = True,
+        umask: int = 0o022,
+        quick: bool = False,
+        block: int = BLOCK,
     ) -> None:
         found = scan([str(path) for path in paths], contents)
-        self.manifest = Manifest(tuple(found.entries), BLOCK, "blake2b", contents)
+        self.manifest = Manifest(tuple(found.entries), block, "blake2b", contents)
         self.source = Source(found, self.manifest)
-        summary = {"tops": self.manifest.tops(), "contents": contents}
+        # "directory" is left out of it, so that a tree can be put under any name
+        summary = {"tops": self.manifest.tops(), "contents": contents, "directory": False}
         self.area = Area(resolve("", dest, "auto", summary), self.manifest.identity().hex(), parents=False)
         self.sink = Sink(self.area, preserve, umask)
         self.sink.describe(self.manifest, self.manifest.encode(), 1, present=False)
         self.sink.prepare()
+        self.comparable = self.sink.survey(quick)
 
     def seed(self) -> None:
-        where = self.sink.candidate()
-        if where:
-            self.sink.seed([self.source.digest_of(b)[0] for b in range(self.sink.layout.blocks)], where)
+        if self.comparable:
+            self.sink.seed([self.source.digest_of(b)[0] for b in range(self.sink.layout.blocks)])
 
     def fetch(self, blocks: int | None = None) -> int:
         """Bring `blocks` of the missing blocks (None: all); how many came."""
@@ -244,8 +253,8 @@ def test_an_identical_destination_fetches_nothing(tmp_path: Path) -> None:
     os.utime(dest / "-rf", ns=(0, 0))
     again = Copy([top], f"{dest}/", contents=True).all()
     assert again.came == 0
-    assert again.sink.unchanged
     assert again.sink.reused == again.sink.layout.bytes > 0
+    assert again.sink.skipped == 0
     assert listing(dest) == listing(top)
     assert (dest / "-rf").stat().st_ino == inode
 
@@ -261,7 +270,7 @@ def test_an_identical_destination_with_hard_links(tmp_path: Path) -> None:
     (dest / "b").unlink()
     (dest / "b").write_text("y")
     again = Copy([top], f"{dest}/", contents=True).all()
-    assert (again.came, again.sink.unchanged) == (0, True)
+    assert again.came == 0
     assert listing(dest) == listing(top)
 
 
@@ -278,6 +287,108 @@ def test_what_lies_in_a_hole_is_no_part_of_an_identical_file(tmp_path: Path, pie
     again = Copy([top], f"{dest}/", contents=True).all()
     assert again.came == 0
     assert (dest / "f").read_bytes() == (top / "f").read_bytes()
+
+
+def inodes(top: Path) -> dict[str, int]:
+    return {str(path.relative_to(top)): path.lstat().st_ino for path in top.rglob("*") if not path.is_dir()}
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_only_what_differs_is_touched(tree: Path, tmp_path: Path, quick: bool) -> None:
+    dest = tmp_path / "dest"
+    Copy([tree], str(dest)).all()
+    before = inodes(dest)
+    with (tree / "..x").open("r+b") as file:  # one of several in a block
+        file.write(b"other")
+    (tree / "sub" / "read only").unlink()
+    (tree / "sub" / "read only").write_text("longer than before")
+    (tree / "sub" / "relative").unlink()
+    (tree / "sub" / "relative").symlink_to("../-rf")
+    Copy([tree], f"{dest}/", contents=True, quick=quick).all()
+    assert listing(dest) == listing(tree)
+    changed = {name for name, inode in inodes(dest).items() if before[name] != inode}
+    kept_by_bytes_alone = set() if quick else {"sub/sparse", "sub/hole"}  # blocks say nothing about holes
+    assert changed == {"..x", "sub/read only", "sub/relative"} | kept_by_bytes_alone
+    assert os.listdir(tmp_path) in (["source", "dest"], ["dest", "source"])
+
+
+def test_quick_reads_nothing_of_what_has_the_sources_size_and_time(tree: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    Copy([tree], str(dest)).all()
+    with (dest / "-rf").open("r+b") as file:
+        file.write(b"rot")
+    os.utime(dest / "-rf", ns=((tree / "-rf").stat().st_atime_ns, (tree / "-rf").stat().st_mtime_ns))
+    (dest / "sub" / "script").chmod(0o600)
+    again = Copy([tree], f"{dest}/", contents=True, quick=True)
+    assert not again.comparable
+    again.all()
+    assert again.came == 0
+    assert again.sink.skipped == again.sink.reused == again.sink.layout.bytes
+    assert (dest / "-rf").read_bytes().startswith(b"rot")
+    assert (dest / "sub" / "script").stat().st_mode == (tree / "sub" / "script").stat().st_mode
+    Copy([tree], f"{dest}/", contents=True).all()
+    assert listing(dest) == listing(tree)
+
+
+def test_a_rotten_small_file_is_mended_when_its_block_comes_by(tmp_path: Path) -> None:
+    top, dest = tmp_path / "top", tmp_path / "dest"
+    top.mkdir()
+    (top / "a").write_text("right")
+    (top / "b").write_text("old")
+    Copy([top], str(dest)).all()
+    stamp = (dest / "a").stat()
+    (dest / "a").write_text("wrong")
+    os.utime(dest / "a", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    (top / "b").write_text("newer")
+    Copy([top], f"{dest}/", contents=True, quick=True).all()
+    assert listing(dest) == listing(top)
+
+
+def test_a_rotten_large_file_is_named_when_a_part_of_it_comes_by(tmp_path: Path) -> None:
+    top, dest = tmp_path / "top", tmp_path / "dest"
+    top.mkdir()
+    (top / "a").write_bytes(bytes(BLOCK + 10))
+    (top / "b").write_text("old")
+    Copy([top], str(dest)).all()
+    before = listing(dest)
+    stamp = (dest / "a").stat()
+    (dest / "a").write_bytes(bytes(BLOCK) + b"x" * 10)
+    os.utime(dest / "a", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    (top / "b").write_text("newer")
+    with pytest.raises(VerifyError, match="dest/a has the source's size and time but other bytes; give --checksum"):
+        Copy([top], f"{dest}/", contents=True, quick=True).all()
+    assert listing(dest)["b"] == before["b"]
+    Copy([top], f"{dest}/", contents=True).all()
+    assert listing(dest) == listing(top)
+
+
+def test_a_file_stays_until_the_block_that_it_shares_shows_that_it_differs(tmp_path: Path) -> None:
+    top, dest = tmp_path / "top", tmp_path / "dest"
+    top.mkdir()
+    (top / "a").write_bytes(bytes(2 * BLOCK + 10))
+    (top / "b").write_bytes(bytes(2 * BLOCK + 10))
+    (top / "c").write_text("old")
+    Copy([top], str(dest)).all()
+    before = inodes(dest)
+    (top / "b").write_bytes(bytes(2 * BLOCK) + b"y" * 10)
+    again = Copy([top], f"{dest}/", contents=True).all()
+    assert again.came == 1
+    assert listing(dest) == listing(top)
+    assert {name for name, inode in inodes(dest).items() if before[name] != inode} == {"b"}
+
+
+def test_quick_finishes_what_was_interrupted(tree: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    Copy([tree], str(dest)).all()
+    before = inodes(dest)
+    (tree / "big").write_bytes(os.urandom(10 * BLOCK))
+    first = Copy([tree], f"{dest}/", contents=True, quick=True)
+    came = first.fetch(6)
+    assert first.close(keep=True)
+    second = Copy([tree], f"{dest}/", contents=True, quick=True).all()
+    assert second.came <= 12 - came
+    assert listing(dest) == listing(tree)
+    assert before.items() <= inodes(dest).items()
 
 
 def test_one_changed_block_of_an_old_copy_is_fetched(tmp_path: Path) -> None:
@@ -300,6 +411,37 @@ def test_resume_takes_only_what_is_missing(tree: Path, tmp_path: Path) -> None:
     assert second.came == second.sink.layout.blocks - 7
     assert second.sink.reused > 0
     assert listing(tmp_path / "copy") == listing(tree)
+
+
+@pytest.mark.parametrize("block", [BLOCK // 3, 2 * BLOCK])
+def test_resume_in_other_blocks(tmp_path: Path, block: int) -> None:
+    (tmp_path / "f").write_bytes(os.urandom(10 * BLOCK))
+    first = Copy([tmp_path / "f"], f"{tmp_path}/copy")
+    first.fetch(7)
+    assert first.close(keep=True)
+    second = Copy([tmp_path / "f"], f"{tmp_path}/copy", block=block).all()
+    assert 6 * BLOCK <= second.sink.reused <= 7 * BLOCK
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "f").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["copy", "f"]
+
+
+def test_small_files_that_cannot_be_written_resume_too() -> None:
+    with unprivileged() as top:
+        (top / "tree").mkdir()
+        for number in range(12):
+            (top / "tree" / f"f{number:02}").write_bytes(bytes([number]) * 1500)
+            (top / "tree" / f"f{number:02}").chmod(0o400)
+        first = Copy([top / "tree"], f"{top}/copy")
+        first.fetch(3)
+        rotten = Path(first.area.tree, "tree", "f05")
+        assert stat.S_IMODE(rotten.stat().st_mode) == 0o400
+        rotten.chmod(0o600)
+        rotten.write_bytes(b"rot" * 500)
+        rotten.chmod(0o400)
+        assert first.close(keep=True)
+        second = Copy([top / "tree"], f"{top}/copy").all()
+        assert 1 < second.came < second.sink.layout.blocks
+        assert listing(top / "copy") == listing(top / "tree")
 
 
 def test_a_spoilt_partial_replica_is_not_trusted(tree: Path, tmp_path: Path) -> None:
@@ -355,6 +497,56 @@ def test_packed_blocks_are_served_from_memory_and_from_the_files_alike(tree: Pat
     for block in range(copy.sink.layout.blocks):
         assert copy.sink.read(block) == copy.source.read(block)
     copy.close()
+
+
+def test_small_files_are_served_from_the_disk_whatever_their_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "RECENT_BYTES", 0)
+    with unprivileged() as top:
+        (top / "tree").mkdir()
+        for number, mode in enumerate([0o400, 0o644, 0o755, 0o444] * 4):
+            (top / "tree" / f"f{number}").write_bytes(os.urandom(1000))
+            (top / "tree" / f"f{number}").chmod(mode)
+        for umask in (0o022, 0o477):  # under the second one nobody may read them in the end
+            copy = Copy([top / "tree"], f"{top}/copy{umask}", preserve=False, umask=umask)
+            copy.fetch()
+            for block in range(copy.sink.layout.blocks):
+                assert copy.sink.read(block) == copy.source.read(block)
+            copy.commit()
+            made = [(top / f"copy{umask}" / f"f{n}").stat().st_mode & 0o777 for n in range(4)]
+            assert made == [mode & ~umask for mode in (0o400, 0o644, 0o755, 0o444)]
+            copy.close()
+            (top / f"copy{umask}").chmod(0o700)
+
+
+def test_a_block_of_small_files_that_was_wrong_is_replaced(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    for number in range(7):
+        (top / str(number)).write_bytes(bytes([number]) * 1000)
+        (top / str(number)).chmod(0o440)
+    copy = Copy([top], f"{tmp_path}/copy")
+    right = bytes(copy.source.read(0))
+    copy.sink.put(0, b"forged" + right[6:], b"another digest")
+    copy.sink.map.drop(0)
+    copy.all()
+    assert listing(tmp_path / "copy") == listing(top)
+
+
+def test_forged_bytes_do_not_take_the_place_of_a_file_that_was_right(tmp_path: Path) -> None:
+    top, dest = tmp_path / "top", tmp_path / "copy"
+    top.mkdir()
+    for name in ("a", "b"):
+        (top / name).write_text(name * 100)
+    Copy([top], f"{dest}/", contents=True).all()
+    (dest / "b").write_text("c" * 100)
+    copy = Copy([top], f"{dest}/", contents=True)
+    copy.seed()
+    copy.sink.put(0, b"forged" * 33 + b"gg", b"another digest")
+    copy.sink.map.drop(0)
+    assert copy.fetch() == 1
+    copy.commit()
+    copy.close()
+    assert listing(dest) == listing(top)
 
 
 def test_files_can_be_opened_before_while_and_after_they_get_their_names(

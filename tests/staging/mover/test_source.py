@@ -109,6 +109,24 @@ def test_a_change_names_the_file(tmp_path: Path, change: object, opened: bool) -
     source.release()
 
 
+@pytest.mark.parametrize("change", [grow, lambda path: os.truncate(path, 1), vanish, replace])
+@pytest.mark.parametrize("before", [0, 1], ids=["unread", "read before"])
+def test_a_change_names_the_file_of_several_in_a_block(tmp_path: Path, change: object, before: int) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    for name in ("a", "data", "z"):
+        (top / name).write_bytes(bytes(100))
+        os.utime(top / name, ns=(0, 0))
+    source = source_of(top)
+    assert source.layout.blocks == 1
+    for _ in range(before):
+        assert source.read(0) == bytes(300)
+    change(top / "data")  # type: ignore[operator]
+    with pytest.raises(SourceChanged, match=str(top / "data")):
+        source.read(0)
+    source.release()
+
+
 def test_a_change_after_all_was_hashed_is_found_by_seal(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_bytes(bytes(2500))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from staging.mover.errors import RefusedError, SpaceError, StageError, TemporaryError, UsageError
-from staging.mover.target import AREA_PREFIX, Area, Target, locate, resolve
+from staging.mover.target import AREA_PREFIX, Area, Target, locate, resolve, sweep
 from support.movers import NOBODY, ROOT, listing, open_count, unprivileged
 
 ID = "0123456789abcdef"
@@ -49,23 +51,29 @@ def test_locate(root: str, dest: str, path: str) -> None:
     assert locate(root, dest) == path
 
 
-ONE: dict[str, Any] = {"tops": ["top"], "contents": False}
-TWO: dict[str, Any] = {"tops": ["a", "b"], "contents": False}
-INSIDE: dict[str, Any] = {"tops": ["a", "b"], "contents": True}
+ONE: dict[str, Any] = {"tops": ["top"], "contents": False, "directory": False}
+TREE: dict[str, Any] = {"tops": ["top"], "contents": False, "directory": True}
+TWO: dict[str, Any] = {"tops": ["a", "b"], "contents": False, "directory": False}
+INSIDE: dict[str, Any] = {"tops": ["a", "b"], "contents": True, "directory": True}
 
 
 @pytest.mark.parametrize(
     ("summary", "dest", "into", "expected"),
     [
-        # cp and rsync: into an existing directory, else under the new name
+        # a file: into an existing directory, else under the new name
         (ONE, "dir", "auto", Target("{}/dir")),
         (ONE, "dir/", "auto", Target("{}/dir")),
         (ONE, "link", "auto", Target("{}/link")),
         (ONE, "new", "auto", Target("{}", rename="new")),
         (ONE, "new/", "auto", Target("{}/new")),
+        (ONE, "new/.", "auto", Target("{}/new")),
         (ONE, "new", "always", Target("{}/new")),
         (ONE, "file", "auto", Target("{}", rename="file")),
         (ONE, "broken", "auto", Target("{}", rename="broken")),
+        # a directory: always into it, so that the second copy lands where the first did
+        (TREE, "dir", "auto", Target("{}/dir")),
+        (TREE, "new", "auto", Target("{}/new")),
+        (TREE, "new/", "auto", Target("{}/new")),
         # several sources need a directory
         (TWO, "dir", "auto", Target("{}/dir")),
         (TWO, "new", "auto", Target("{}/new")),
@@ -85,7 +93,14 @@ def test_resolve(tmp_path: Path, summary: dict[str, Any], dest: str, into: str, 
 
 
 @pytest.mark.parametrize(
-    ("summary", "dest", "into"), [(INSIDE, "file", "auto"), (ONE, "file", "always"), (ONE, "file/", "auto")]
+    ("summary", "dest", "into"),
+    [
+        (INSIDE, "file", "auto"),
+        (ONE, "file", "always"),
+        (ONE, "file/", "auto"),
+        (TREE, "file", "auto"),
+        (TWO, "file", "auto"),
+    ],
 )
 def test_resolve_of_a_file_where_a_directory_is_needed(
     tmp_path: Path, summary: dict[str, Any], dest: str, into: str
@@ -186,7 +201,8 @@ def test_missing_parents(tmp_path: Path, target: Target, parents: bool, fine: bo
         assert os.path.isdir(area.tree)
         area.release(keep=False)
     else:
-        with pytest.raises(UsageError, match="does not exist; make it first"):
+        remedy = "make it first$" if target.rename else "make it first, or end the destination with a slash"
+        with pytest.raises(UsageError, match=f"does not exist; {remedy}"):
             Area(target, ID, parents)
     assert os.listdir(tmp_path) == []  # what was made for nothing is gone
 
@@ -228,6 +244,58 @@ def test_an_area_of_another_user_is_refused(tmp_path: Path) -> None:
     os.rmdir(area.path)
 
 
+# abandoned ones ---------------------------------------------------------------------------------------
+
+
+def abandoned(parent: Path, name: str, days: float) -> Path:
+    path = parent / name
+    (path / "tree").mkdir(parents=True)
+    (path / "tree" / "part").write_text("data")
+    os.utime(path, (NOW - days * 86400, NOW - days * 86400))
+    return path
+
+
+NOW = 2e9
+
+
+def test_an_area_that_nobody_came_back_to_for_a_week_goes(tmp_path: Path) -> None:
+    kept = [
+        abandoned(tmp_path, AREA_PREFIX + "a" * 16, days=6.9),
+        abandoned(tmp_path, AREA_PREFIX + "of another sort", days=99),
+        abandoned(tmp_path, "a" * 16, days=99),
+    ]
+    (tmp_path / (AREA_PREFIX + "b" * 16)).symlink_to(kept[2])
+    gone = abandoned(tmp_path, AREA_PREFIX + "c" * 16, days=7.1)
+    held = abandoned(tmp_path, AREA_PREFIX + "d" * 16, days=99)
+    fd = os.open(held, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        sweep(str(tmp_path), NOW)
+    finally:
+        os.close(fd)
+    assert not gone.exists()
+    assert all((path / "tree" / "part").exists() for path in (*kept, held))
+    sweep(str(tmp_path / "nowhere"), NOW)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give a directory away")
+def test_an_abandoned_area_of_another_user_stays(tmp_path: Path) -> None:
+    path = abandoned(tmp_path, AREA_PREFIX + "a" * 16, days=99)
+    os.chown(path, NOBODY, NOBODY)
+    sweep(str(tmp_path), NOW)
+    assert (path / "tree" / "part").exists()
+
+
+def test_an_area_that_is_used_again_is_young(tmp_path: Path) -> None:
+    area = Area(Target(str(tmp_path)), ID, parents=False)
+    Path(area.tree, "part").write_text("data")
+    os.utime(area.path, (0, 0))
+    area.release(keep=True)
+    Area(Target(str(tmp_path)), ID, parents=False).release(keep=True)
+    sweep(str(tmp_path), time.time())
+    assert Path(area.tree, "part").exists()
+
+
 # space --------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +320,27 @@ def test_room_is_checked_before(small: Path) -> None:
     area.need(900_000)
     with pytest.raises(SpaceError, match=r"needs 2,000,000 bytes, its file system has [\d,]+ free; free space there"):
         area.need(2_000_000)
+    area.release(keep=False)
+
+
+@pytest.mark.parametrize(
+    ("target", "tops", "vacant"),
+    [
+        (Target("{}", whole="new"), ["a", "b"], True),
+        (Target("{}", whole="old"), ["a", "b"], False),
+        (Target("{}", rename="new"), ["a"], True),
+        (Target("{}", rename="link"), ["a"], False),
+        (Target("{}"), ["new"], True),
+        (Target("{}"), ["old"], False),
+        (Target("{}"), ["new", "newer"], False),
+        (Target("{}/old"), ["a", "b"], True),
+    ],
+)
+def test_vacant(tmp_path: Path, target: Target, tops: list[str], vacant: bool) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "link").symlink_to("nothing")
+    area = Area(target._replace(parent=target.parent.format(tmp_path)), ID, parents=False)
+    assert area.vacant(tops) == vacant
     area.release(keep=False)
 
 
