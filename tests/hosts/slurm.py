@@ -167,7 +167,7 @@ class Slurm:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def submit(self, script: str, *, user: str = "root", nodes: int = 1, options: Sequence[str] = ()) -> int:
-        """sbatch a script of `user`, with its output below /tmp of its first node unless told otherwise; the job's id."""
+        """sbatch a script of `user`, its output in /tmp of its first node unless told otherwise; the job's id."""
         argv = ["sbatch", "--parsable", f"--nodes={nodes}", "--chdir=/tmp", "--output=/tmp/%j.out", *options]
         return int(self.cluster.head.run(argv, user=user, input=script).stdout.split(";")[0])
 
