@@ -64,6 +64,7 @@ def main(size: str, gigabit: float, latency: float) -> None:
     benchmark.add("simulate.2", "all of these plans built and gone along", time.monotonic() - began, "s")
     print()
     path = benchmark.finish()
+    assert path is not None
     plot.lines(
         path.with_suffix(".svg"),
         {label: times[label] for label in DRAWN},

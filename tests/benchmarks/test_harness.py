@@ -135,3 +135,40 @@ def test_interrupted_write_leaves_nothing(bench: Any, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="no rename today"):
         bench.finish()
     assert list(bench.path.parent.iterdir()) == []
+
+
+def test_what_is_too_slow_runs_once_and_what_was_cut_off_is_a_bound(bench: Any) -> None:
+    calls: list[str] = []
+
+    def endless() -> float:
+        raise harness.CutOff(90.0)
+
+    fns = {"a": figures([21, 22, 23], calls, "a"), "slow": figures([30], calls, "slow"), "endless": endless}
+    samples = bench.alternate(fns, warmup=0, once_over=20.0, always=("a",))
+    assert calls == ["a", "slow", "a", "a"]
+    assert [(s.runs, s.note) for s in samples.values()] == [
+        ((21, 22, 23), ""),
+        ((30,), "once"),
+        ((90.0,), "at least"),
+    ]
+
+
+def test_what_cannot_run_here_is_told_and_left_out(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def absent() -> float:
+        raise harness.Skipped("sbcast is not installed")
+
+    samples = bench.alternate({"absent": absent, "b": lambda: 2.0}, group="copy")
+    assert list(samples) == ["b"]
+    report = json.loads(bench.finish().read_text())
+    assert [(row["group"], row["label"], row["runs"], row["median"], row["note"]) for row in report["samples"]] == [
+        ("copy", "absent", [], None, "skipped: sbcast is not installed"),
+        ("copy", "b", [2.0, 2.0, 2.0], 2.0, ""),
+    ]
+    assert "sbcast is not installed" in capsys.readouterr().out
+
+
+def test_no_directory_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    bench = harness.Benchmark("demo", None, least=1)
+    bench.alternate({"a": lambda: 1.0}, runs=1, warmup=0)
+    assert bench.finish() is None
+    assert "1 s" in capsys.readouterr().out
