@@ -57,6 +57,7 @@ class Broadcast:
             (), mover_environment(self._order), "/", umask=int(request.get("umask", 0o022)), kind="mover"
         )
         self._names = [str(n) for n in request["nodes"]]
+        self._first = set(self._names)  # not opened yet
         self._opened: dict[str, Node] = {}
         self._steering = Steering(request["source"], self._manifest["bytes"], self._manifest["block"])
         self._heard: dict[str, float] = {}  # when, of those that run
@@ -118,6 +119,7 @@ class Broadcast:
     async def _work(self, nodes: list[Node]) -> None:
         watch = asyncio.create_task(self._start_and_watch())
         try:
+            self._credential = self._head.credential(self._call.caller, self._names, self._launch)
             self._tasks = {node.name: asyncio.create_task(self._follow(node)) for node in nodes}
             everything = asyncio.create_task(_all([*self._tasks.values()]))
             try:
@@ -164,7 +166,11 @@ class Broadcast:
     async def _open(self, node: Node) -> None:
         """Start the node's mover and wait until the transfer has started."""
         self._opened[node.name] = node
-        credential = self._head.credential(self._call.caller, [node.name], self._launch)
+        if node.name in self._first:  # signing takes milliseconds: once for all of them, unless one comes back
+            self._first.discard(node.name)
+            credential = self._credential
+        else:
+            credential = self._head.credential(self._call.caller, [node.name], self._launch)
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 event = await self._fleet.call(

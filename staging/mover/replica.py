@@ -45,6 +45,7 @@ class Replica(abc.ABC):
             self.hash: Hash = manifest.hasher()
             self.map = BlockMap(layout.blocks, stripes)
             self.digests = [None] * layout.blocks
+            self.unhashed = layout.blocks  # blocks that `digest_of` has not met yet
             self.bytes_here = 0
             if present:
                 for block in range(layout.blocks):
@@ -110,6 +111,7 @@ class Replica(abc.ABC):
         data = self.read(block)
         digest = self.hash.digest(data)
         with self.changed:
+            self.unhashed -= self.digests[block] is None  # two threads may have read it at once
             self.digests[block] = digest
             self.changed.notify_all()
         return digest, data

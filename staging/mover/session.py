@@ -100,11 +100,24 @@ class SourceSession(Session):
                 },
             }
         )
+        self._asked = False
+        self.spawn(self._seal)
 
     def handle(self, order: dict[str, Any]) -> None:
         if order["op"] != "seal":
             super().handle(order)
-        self.spawn(lambda: self.emit({"event": "root", "digest": self.source.seal().hex()}))
+        with self.source.changed:
+            self._asked = True
+            self.source.changed.notify_all()
+
+    def _seal(self) -> None:
+        """Tell the content digest: as soon as every block has been read, or when it is asked for."""
+        source = self.source
+        with source.changed:
+            while source.unhashed and not self._asked and not source.over:
+                source.changed.wait()
+        if not source.over:
+            self.emit({"event": "root", "digest": source.seal().hex()})
 
     def close(self, keep: bool) -> bool:
         super().close(keep)

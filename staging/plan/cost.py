@@ -49,6 +49,7 @@ from staging.plan.tree import CHAIN, DOUBLE_TREE, Shape
 
 BLOCK_SIZES = tuple(1 << exponent for exponent in range(16, 21))  # 64 KiB .. 1 MiB: larger ones leave the CPU's cache
 RATES = (12.5e6, 125e6, 1.25e9)  # bytes/s: what links may be like where nobody said; beyond, the CPU is the limit
+LONGEST_CHAIN = 32  # nodes; a longer one is held up too often by one of its nodes
 MARGIN = 0.05  # what several connections on a link lose, by the prototypes
 # simplest first
 SHAPES = (CHAIN, *(Shape("tree", k) for k in (2, 3, 4)), DOUBLE_TREE, *(Shape("trees", k) for k in (3, 4, 5)))
@@ -130,7 +131,7 @@ def choose_unknown(
     `only`: the shape is given. It is the pair that at its worst rate loses the fewest seconds against what suits that
     rate best.
     """
-    shapes = SHAPES if only is None else (only,)
+    shapes = (only,) if only is not None else SHAPES if n_nodes <= LONGEST_CHAIN else SHAPES[1:]
     sizes = BLOCK_SIZES if block_size is None else (block_size,)
     lost = {(shape, size): 0.0 for shape in shapes for size in sizes}
     for rate in RATES:
