@@ -58,6 +58,7 @@ class Broadcast:
         )
         self._names = [str(n) for n in request["nodes"]]
         self._first = set(self._names)  # not opened yet
+        self._punctual = set(self._names)  # who may still take a place in the plan
         self._opened: dict[str, Node] = {}
         self._steering = Steering(request["source"], self._manifest["bytes"], self._manifest["block"])
         self._heard: dict[str, float] = {}  # when, of those that run
@@ -75,6 +76,9 @@ class Broadcast:
         """Carry the broadcast out, telling the command by events; returns when every node has ended."""
         started = time.monotonic()
         nodes = self._fleet.known(self._names)
+        shape = self._plan(self._names).shape
+        self._shape = str(shape)
+        self._grows = shape.kind in ("chain", "tree") and self._topology is None
         self._tell(
             {
                 "type": "transfer-start",
@@ -85,7 +89,7 @@ class Broadcast:
                 "files": self._manifest["files"],
                 "bytes": self._manifest["bytes"],
                 "method": "tree",
-                "detail": str(self._plan(self._names).shape),
+                "detail": self._shape,
             }
         )
         if self._topology and (unlisted := self._topology.unlisted(self._names)):
@@ -190,7 +194,7 @@ class Broadcast:
     async def _run(self, node: Node) -> None:
         name = node.name
         self._heard[name] = time.monotonic()
-        self._turn(self._steering.join(name), but=name)
+        self._turn(self._steering.join(name, late=not self._grows or name not in self._punctual), but=name)
         every = max(WATCH_SECONDS, len(self._names) / REPORTS_A_SECOND)
         order = {**self._steering.order("run", name), "every": every, "root": self._root}
         try:
@@ -207,6 +211,7 @@ class Broadcast:
 
     async def _returned(self, node: Node, error: Unreachable) -> Node | None:
         """The node when it is back; None when there is nobody left at work to wait with."""
+        self._punctual.discard(node.name)
         ran = self._heard.pop(node.name, None) is not None
         self._turn(self._steering.leave(node.name))
         await self._idle(node.name)
@@ -246,19 +251,27 @@ class Broadcast:
     # the tree -----------------------------------------------------------------------------------------------
 
     async def _start_and_watch(self) -> None:
-        """Start when all have opened, or soon after the first has; then look after the slow and the silent."""
+        """Start the transfer, then look after the slow and the silent.
+
+        A chain or a k-ary tree begins with the first node and grows at its end, so nobody waits for the slowest to
+        open. Other trees wait for all, but not for long.
+        """
         steering = self._steering
         async with self._opening:
             await self._opening.wait_for(lambda: steering.endpoints)
-            with contextlib.suppress(TimeoutError):  # the others join when they are ready
-                async with asyncio.timeout(START_SECONDS):
-                    await self._opening.wait_for(lambda: self._busy <= steering.endpoints.keys())
+            if not self._grows:
+                with contextlib.suppress(TimeoutError):  # the others join when they are ready
+                    async with asyncio.timeout(START_SECONDS):
+                        await self._opening.wait_for(lambda: self._busy <= steering.endpoints.keys())
             ready = [name for name in self._names if name in steering.endpoints]
             steering.start(ready, self._plan, time.monotonic())
             self._opening.notify_all()
+        started = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = time.monotonic()
+            if now - started > START_SECONDS:
+                self._punctual.clear()
             for name in [n for n, heard in self._heard.items() if now - heard > SILENCE_SECONDS]:
                 del self._heard[name]
                 if not self._tasks[name].done():

@@ -35,10 +35,12 @@ class Steering:
         self._course = Course(names, plan)
         self._pace = Pace(self._total, self._block, now)
 
-    def join(self, name: str) -> list[str]:
-        """A node is about to run: it is in the plan, or came late, or came back."""
+    def join(self, name: str, late: bool = True) -> list[str]:
+        """A node is about to run: it is in the plan, or comes now. A late one, or one that came back, feeds nobody."""
         assert self._course is not None
-        return [] if name in self._course.feeds else self._turned(self._course.join(name))
+        if name in self._course.feeds:
+            return []
+        return self._turned(self._course.join(name) if late else self._course.grow(name))
 
     def leave(self, name: str) -> list[str]:
         """A node is gone, or has failed."""

@@ -36,6 +36,11 @@ class Course:
     def feeds_others(self, name: str) -> bool:
         return any(feed.peers[0] == name for feeds in self.feeds.values() for feed in feeds)
 
+    def grow(self, name: str) -> Feeds:
+        """A node takes its place in the plan, behind those that are there."""
+        self._planned.append(name)
+        return self._rebuild()
+
     def join(self, name: str) -> Feeds:
         """A node came late, or came back."""
         (self._hanging if self._planned else self._planned).append(name)
