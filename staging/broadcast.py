@@ -27,8 +27,9 @@ from staging.steering import Steering
 OPEN_SECONDS = 15
 START_SECONDS = 1.5  # what those that have opened grant the others before they start without them
 SILENCE_SECONDS = 10
+MAX_REPORT_SECONDS = 2.0  # a mover's sign of life comes as often anyhow
 WATCH_SECONDS = 0.25
-REPORTS_A_SECOND = 400  # of all nodes together
+REPORTS_A_SECOND = 64  # of all nodes together
 
 
 class Broadcast:
@@ -60,7 +61,8 @@ class Broadcast:
         self._first = set(self._names)  # not opened yet
         self._punctual = set(self._names)  # who may still take a place in the plan
         self._opened: dict[str, Node] = {}
-        self._steering = Steering(request["source"], self._manifest["bytes"], self._manifest["block"])
+        every = min(MAX_REPORT_SECONDS, max(WATCH_SECONDS, len(self._names) / REPORTS_A_SECOND))
+        self._steering = Steering(request["source"], self._manifest["bytes"], self._manifest["block"], every)
         self._heard: dict[str, float] = {}  # when, of those that run
         self._sealed = False
         self._tasks: dict[str, asyncio.Task[None]] = {}  # one a node
@@ -195,8 +197,7 @@ class Broadcast:
         name = node.name
         self._heard[name] = time.monotonic()
         self._turn(self._steering.join(name, late=not self._grows or name not in self._punctual), but=name)
-        every = max(WATCH_SECONDS, len(self._names) / REPORTS_A_SECOND)
-        order = {**self._steering.order("run", name), "every": every, "root": self._root}
+        order = {**self._steering.order("run", name), "root": self._root}
         try:
             event = await self._fleet.call(node, self._label, tasks.run_mover, self._member.transfer, order, "done")
         except StageError as error:

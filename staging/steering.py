@@ -14,13 +14,15 @@ from staging.planning import SOURCE
 class Steering:
     """Owner of the endpoints and of the tree. Its changes return the names of the nodes to be told: see `order`.
 
-    source: host and port of the source's mover. total: bytes of the source, in blocks of `block`.
+    source: host and port of the source's mover. total: bytes of the source, in blocks of `block`. every: seconds
+    between two progress reports of a node.
     """
 
-    def __init__(self, source: Sequence[Any], total: int, block: int) -> None:
+    def __init__(self, source: Sequence[Any], total: int, block: int, every: float) -> None:
         self._source = [SOURCE, *source]
         self._total = total
         self._block = block
+        self._every = every
         self._course: Course | None = None
         self._turn = 0
         self._complete: set[str] = set()
@@ -33,7 +35,7 @@ class Steering:
     def start(self, names: Sequence[str], plan: Plan, now: float) -> None:
         """Plan for these nodes, whose endpoints are known."""
         self._course = Course(names, plan)
-        self._pace = Pace(self._total, self._block, now)
+        self._pace = Pace(self._total, self._block, self._every, now)
 
     def join(self, name: str, late: bool = True) -> list[str]:
         """A node is about to run: it is in the plan, or comes now. A late one, or one that came back, feeds nobody."""
@@ -71,7 +73,7 @@ class Steering:
         assert self._course is not None
         found = self._course.feeds[name]
         feeds = [{"stripe": feed.stripe, "peers": [self._peer(p) for p in feed.peers]} for feed in found]
-        return {**feeds_order(len(feeds), feeds, self._source), "op": op, "turn": self._turn}
+        return {**feeds_order(len(feeds), feeds, self._source), "op": op, "turn": self._turn, "every": self._every}
 
     def _peer(self, name: str) -> list[Any]:
         return self._source if name == SOURCE else [name, *self.endpoints[name]]

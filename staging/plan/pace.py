@@ -5,7 +5,7 @@ slow nodes the one nearest to the source is the cause: those behind it only star
 parent is found slow it is the parent that cannot send.
 
 A pipeline that is still filling looks alike but for the lag: a node behind waits for blocks that its parent has not got
-itself. So a lag counts only when it is more than what a parent gets within LAG_SECONDS, and a few blocks.
+itself. So a lag counts only when it is more than what a parent gets within LAG_REPORTS, and a few blocks.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Mapping
 
-WINDOW_SECONDS = 0.8  # over which a rate is taken
-LAG_SECONDS = 0.5  # more than the reports of two nodes may be apart
+WINDOW_REPORTS = 3.2  # over which a rate is taken
+LAG_REPORTS = 2  # more than the reports of two nodes may be apart
 LAG_BLOCKS = 4
 SLOW = 0.4  # of the best rate; a node with two parents of which one has stopped still gets half
 PERSIST_SECONDS = 0.4  # for which a node must look slow, so that one late report convicts nobody
@@ -23,13 +23,18 @@ MEMORY_SECONDS = 3.0  # how long a best rate counts: the source itself may becom
 
 
 class Pace:
-    """Owner of what is known of every node's progress. Times are seconds of any one clock, sizes bytes."""
+    """Owner of what is known of every node's progress. Times are seconds of any one clock, sizes bytes.
 
-    def __init__(self, total: int, block: int, now: float) -> None:
+    every: how long a node waits at most before it tells of progress.
+    """
+
+    def __init__(self, total: int, block: int, every: float, now: float) -> None:
         self._total = total
         self._block = block
+        self._window = WINDOW_REPORTS * every
+        self._apart = LAG_REPORTS * every
         self._started = now
-        self._quiet_until = now + WINDOW_SECONDS
+        self._quiet_until = now + self._window
         self._samples: dict[str, deque[tuple[float, int]]] = {}
         self._best: deque[tuple[float, float]] = deque()
         self._suspect: tuple[str, float] | None = None  # who looks slow, and since when
@@ -40,7 +45,7 @@ class Pace:
         """`node` has `here` bytes."""
         samples = self._samples.setdefault(node, deque())
         samples.append((now, here))
-        while len(samples) > 2 and samples[1][0] <= now - WINDOW_SECONDS:
+        while len(samples) > 2 and samples[1][0] <= now - self._window:
             samples.popleft()
 
     def rate(self, node: str, now: float) -> float:
@@ -48,7 +53,7 @@ class Pace:
         samples = self._samples.get(node)
         if not samples:
             return 0.0
-        since = max(now - WINDOW_SECONDS, self._started)
+        since = max(now - self._window, self._started)
         base = next((here for at, here in reversed(samples) if at <= since), samples[0][1])
         return (samples[-1][1] - base) / max(now - since, 1e-3)
 
@@ -62,7 +67,7 @@ class Pace:
         best = self._best_rate(rates, now)
         if now < self._quiet_until:
             return None
-        slack = best * LAG_SECONDS + LAG_BLOCKS * self._block
+        slack = best * self._apart + LAG_BLOCKS * self._block
         slow = {node for node in parents if rates[node] < SLOW * best and self._lag(node, parents) > slack}
         first = next((n for n in parents if n in slow and not slow & set(parents[n]) and n not in self._judged), None)
         if first is None or self._suspect is None or self._suspect[0] != first:

@@ -13,7 +13,7 @@ from ipaddress import IPv6Address
 UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 BUCKET_SECONDS = 0.004  # long enough for a timer that comes late, short enough not to carry a small file at one go
-BUCKET_LEAST = 16_000  # bytes: a few full frames
+BUCKET_LEAST = 80_000  # bytes: more than a packet before segmentation, or tbf cuts each one up, at much CPU
 QUEUE = "100ms"  # with less, one TCP stream does not fill every rate
 PER_MILLION = 1_000_000
 COPIED = 0x79  # a packet that has been doubled: the copy passes the rules too

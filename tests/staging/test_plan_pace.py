@@ -21,7 +21,7 @@ class World:
     def __init__(self, count: int, shape: str, slow: dict[str, float], uplink: dict[str, float] | None = None) -> None:
         names = [f"n{number}" for number in range(1, count + 1)]
         self.course = Course(names, planner(shape))
-        self.pace = Pace(TOTAL, BLOCK, 0.0)
+        self.pace = Pace(TOTAL, BLOCK, REPORT, 0.0)
         self.here = dict.fromkeys(names, 0.0)
         self.rates = {name: slow.get(name, LINE) for name in names}
         self.uplink = uplink or {}

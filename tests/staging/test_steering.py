@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def steering() -> Steering:
-    made = Steering(("10.0.0.9", 900), 100 * MIB, MIB)
+    made = Steering(("10.0.0.9", 900), 100 * MIB, MIB, 0.25)
     for number in (1, 2, 3):
         made.endpoints[f"n{number}"] = (f"10.0.0.{number}", number)
     made.start(["n1", "n2", "n3"], planner("chain"), 0.0)
@@ -52,7 +52,7 @@ def test_who_is_not_in_the_tree_may_leave(steering: Steering) -> None:
 
 
 def test_before_the_start_there_is_nobody_to_tell() -> None:
-    steering = Steering(("10.0.0.9", 900), MIB, MIB)
+    steering = Steering(("10.0.0.9", 900), MIB, MIB, 0.25)
     steering.endpoints["n1"] = ("10.0.0.1", 1)
     steering.heard("n1", 0, 0.0)
     assert steering.leave("n1") == []
