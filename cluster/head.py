@@ -54,6 +54,7 @@ class Head:
         self.host = host
         self.kind = kind
         self.started = time.time()
+        self.best_rate = 0.0  # bytes/s that a node has got in a broadcast
         self.ending = asyncio.Event()
         self.ended = asyncio.Event()  # nothing of the nodes is left, as far as can be known
         self.answered = asyncio.Event()  # that was told to who asked for the end

@@ -27,6 +27,7 @@ from staging.steering import Steering
 OPEN_SECONDS = 15
 START_SECONDS = 1.5  # what those that have opened grant the others before they start without them
 SILENCE_SECONDS = 10
+FORGET = 0.8  # of the best rate, with each broadcast that does not reach it
 MAX_REPORT_SECONDS = 2.0  # a mover's sign of life comes as often anyhow
 WATCH_SECONDS = 0.25
 REPORTS_A_SECOND = 64  # of all nodes together
@@ -62,7 +63,8 @@ class Broadcast:
         self._punctual = set(self._names)  # who may still take a place in the plan
         self._opened: dict[str, Node] = {}
         every = min(MAX_REPORT_SECONDS, max(WATCH_SECONDS, len(self._names) / REPORTS_A_SECOND))
-        self._steering = Steering(request["source"], self._manifest["bytes"], self._manifest["block"], every)
+        size, block = self._manifest["bytes"], self._manifest["block"]
+        self._steering = Steering(request["source"], size, block, every, head.best_rate)
         self._heard: dict[str, float] = {}  # when, of those that run
         self._sealed = False
         self._tasks: dict[str, asyncio.Task[None]] = {}  # one a node
@@ -109,6 +111,7 @@ class Broadcast:
                 task.cancel()
             await asyncio.gather(working, listening, return_exceptions=True)
             self._fleet.unlisten(self._member.transfer)
+        self._head.best_rate = max(self._steering.best_rate(), self._head.best_rate * FORGET)
         # nobody need wait until the movers have ended
         self._call.afterwards.append(lambda: self._head.background(self._control({"op": "finish"})))
         self._tell(

@@ -15,14 +15,15 @@ class Steering:
     """Owner of the endpoints and of the tree. Its changes return the names of the nodes to be told: see `order`.
 
     source: host and port of the source's mover. total: bytes of the source, in blocks of `block`. every: seconds
-    between two progress reports of a node.
+    between two progress reports of a node. known: bytes/s that a node has got in an earlier broadcast, or 0.
     """
 
-    def __init__(self, source: Sequence[Any], total: int, block: int, every: float) -> None:
+    def __init__(self, source: Sequence[Any], total: int, block: int, every: float, known: float = 0.0) -> None:
         self._source = [SOURCE, *source]
         self._total = total
         self._block = block
         self._every = every
+        self._known = known
         self._course: Course | None = None
         self._turn = 0
         self._complete: set[str] = set()
@@ -35,7 +36,7 @@ class Steering:
     def start(self, names: Sequence[str], plan: Plan, now: float) -> None:
         """Plan for these nodes, whose endpoints are known."""
         self._course = Course(names, plan)
-        self._pace = Pace(self._total, self._block, self._every, now)
+        self._pace = Pace(self._total, self._block, self._every, now, self._known)
 
     def join(self, name: str, late: bool = True) -> list[str]:
         """A node is about to run: it is in the plan, or comes now. A late one, or one that came back, feeds nobody."""
@@ -61,12 +62,16 @@ class Steering:
         self._complete.add(name)
 
     def adjust(self, now: float) -> tuple[str | None, list[str]]:
-        """The node that holds others up, if there is one and it can be put aside, and whom that concerns."""
+        """The node that was found to hold others up, and whom the change concerns."""
         assert self._course is not None
         parents = {n: self._course.parents(n) for n in self._course.feeds if n not in self._complete}
         slow = self._pace.cause(parents, now)
         changed = self._turned(self._course.demote(slow)) if slow is not None else []
-        return (slow if changed else None), changed
+        return (slow if changed and not self._pace.trial else None), changed
+
+    def best_rate(self) -> float:
+        """Bytes/s that a node has got, 0 where it went too fast to tell."""
+        return self._pace.best if self._course is not None else 0.0
 
     def order(self, op: str, name: str) -> dict[str, Any]:
         """The order `run` or `feeds` for a node: its parents and whom to turn to when they die."""

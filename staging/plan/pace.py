@@ -4,6 +4,10 @@ A node is slow when it gets much less than the fastest node does although whoeve
 slow nodes the one nearest to the source is the cause: those behind it only starve. When a second node with the same
 parent is found slow it is the parent that cannot send.
 
+Where a single node gets all from the source there may be nobody faster to compare with. Then the rate that is known
+from earlier transfers tells, or, once in a transfer that has long to go, a trial: that node is put aside, and the next
+one shows what the source can give.
+
 A pipeline that is still filling looks alike but for the lag: a node behind waits for blocks that its parent has not got
 itself. So a lag counts only when it is more than what a parent gets within LAG_REPORTS, and a few blocks.
 """
@@ -19,16 +23,18 @@ LAG_BLOCKS = 4
 SLOW = 0.4  # of the best rate; a node with two parents of which one has stopped still gets half
 PERSIST_SECONDS = 0.4  # for which a node must look slow, so that one late report convicts nobody
 SETTLE_SECONDS = 2.0  # after a change, before anybody is judged again
+TRIAL_SECONDS = 10.0  # still to go, for a trial to be worth its while
 MEMORY_SECONDS = 3.0  # how long a best rate counts: the source itself may become slow
 
 
 class Pace:
     """Owner of what is known of every node's progress. Times are seconds of any one clock, sizes bytes.
 
-    every: how long a node waits at most before it tells of progress.
+    every: how long a node waits at most before it tells of progress. known: bytes/s that a node has got in an earlier
+    transfer, 0 for not known. After `cause` has named a node, `trial` tells whether it was on trial only.
     """
 
-    def __init__(self, total: int, block: int, every: float, now: float) -> None:
+    def __init__(self, total: int, block: int, every: float, now: float, known: float = 0.0) -> None:
         self._total = total
         self._block = block
         self._window = WINDOW_REPORTS * every
@@ -37,6 +43,10 @@ class Pace:
         self._quiet_until = now + self._window
         self._samples: dict[str, deque[tuple[float, int]]] = {}
         self._best: deque[tuple[float, float]] = deque()
+        self._known = known
+        self._tried = False
+        self.trial = False
+        self.best = 0.0  # bytes/s, of any node at any time
         self._suspect: tuple[str, float] | None = None  # who looks slow, and since when
         self._judged: set[str] = set()
         self._failed_children: set[str] = set()
@@ -67,17 +77,31 @@ class Pace:
         best = self._best_rate(rates, now)
         if now < self._quiet_until:
             return None
+        self.best = max(self.best, best)
+        self.trial = False
         slack = best * self._apart + LAG_BLOCKS * self._block
         slow = {node for node in parents if rates[node] < SLOW * best and self._lag(node, parents) > slack}
         first = next((n for n in parents if n in slow and not slow & set(parents[n]) and n not in self._judged), None)
         if first is None or self._suspect is None or self._suspect[0] != first:
             self._suspect = None if first is None else (first, now)
-            return None
+            return self._on_trial(parents, best, now) if first is None else None
         if now - self._suspect[1] < PERSIST_SECONDS:
             return None
         self._suspect = None
         self._quiet_until = now + SETTLE_SECONDS
         return self._blame(first, parents)
+
+    def _on_trial(self, parents: Mapping[str, Collection[str]], best: float, now: float) -> str | None:
+        fed = [node for node in parents if not any(p in parents for p in parents[node])]
+        if self._tried or best <= 0 or len(fed) != 1 or len(parents) < 2 or fed[0] in self._judged:
+            return None
+        left = (self._total - self._here(fed[0])) / best
+        if best >= SLOW * self._known if self._known else left < TRIAL_SECONDS:
+            return None
+        self._tried = self.trial = True
+        self._judged.add(fed[0])
+        self._quiet_until = now + SETTLE_SECONDS
+        return fed[0]
 
     def _blame(self, node: str, parents: Mapping[str, Collection[str]]) -> str:
         for parent in sorted(parents[node]):

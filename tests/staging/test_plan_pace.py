@@ -18,10 +18,17 @@ REPORT = 0.25
 class World:
     """A tree in which a node gets what its links allow, and no more than its parents have."""
 
-    def __init__(self, count: int, shape: str, slow: dict[str, float], uplink: dict[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        shape: str,
+        slow: dict[str, float],
+        uplink: dict[str, float] | None = None,
+        known: float = LINE,
+    ) -> None:
         names = [f"n{number}" for number in range(1, count + 1)]
         self.course = Course(names, planner(shape))
-        self.pace = Pace(TOTAL, BLOCK, REPORT, 0.0)
+        self.pace = Pace(TOTAL, BLOCK, REPORT, 0.0, known)
         self.here = dict.fromkeys(names, 0.0)
         self.rates = {name: slow.get(name, LINE) for name in names}
         self.uplink = uplink or {}
@@ -93,9 +100,27 @@ def test_a_node_that_can_receive_but_not_send_is_found_by_its_second_child() -> 
     assert [name for name, _ in world.demoted] == ["n4", "n3"]
 
 
-def test_a_slow_source_is_nobodys_fault() -> None:
+def test_a_slow_source_is_nobodys_fault_but_that_takes_one_trial() -> None:
     world = World(8, "chain", {}, uplink={"source": LINE / 10})
     world.run(20)
+    assert [name for name, _ in world.demoted] == ["n1"]
+    assert world.pace.best < LINE / 4
+
+
+@pytest.mark.parametrize("known", [LINE, 0.0])
+def test_a_slow_node_that_is_the_first_is_found_though_nobody_is_faster(known: float) -> None:
+    world = World(8, "chain", {"n1": LINE / 10}, known=known)
+    world.run(10)
+    assert [name for name, _ in world.demoted] == ["n1"]
+    assert world.demoted[0][1] < 2.0
+    assert min(here for name, here in world.here.items() if name != "n1") > 10 * LINE * 0.75
+    assert world.pace.best > LINE * 0.9
+
+
+def test_what_will_soon_be_over_is_not_worth_a_trial() -> None:
+    world = World(8, "chain", {}, known=0.0)
+    world.pace = Pace(int(LINE * 8), BLOCK, REPORT, 0.0)
+    world.run(7)
     assert world.demoted == []
 
 
