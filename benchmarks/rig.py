@@ -156,7 +156,7 @@ class Rig:
 
     def pcp(self, *options: str, nodes: Sequence[str] = ()) -> float:
         """Seconds from the start of the command to its exit; RuntimeError if it fails."""
-        words = ["pcp", *options, "-q", "--cluster", STAGE, SOURCE, f"{OUT}/source", *(nodes or self.names)]
+        words = ["pcp", *options, "-q", "--cluster", STAGE, SOURCE, f"{OUT}/", *(nodes or self.names)]
         return self.timed(words, COPY_SECONDS)
 
     def timed(self, argv: Sequence[str], limit: float) -> float:
