@@ -77,7 +77,7 @@ def strike(fault: Fault, size: int) -> Outcome:
     outcome = Outcome(fault.name, fault.done)
     with rigged(fault) as rig:
         rig.make_file(size)
-        words = [SOURCE, f"{OUT}/source", *rig.names]
+        words = ["-f", "double", SOURCE, f"{OUT}/source", *rig.names]  # in which the victim is sure to feed another
         pcp = Pcp(rig.head, words)
         for event in pcp.events():
             if event["type"] == "progress" and event["node"] == VICTIM and event["bytes"] >= fault.at * size:

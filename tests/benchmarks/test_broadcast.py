@@ -44,6 +44,7 @@ def test_same_is_names_and_bytes(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_quick_run_answers_and_writes(tmp_path: Path) -> None:
     need(sshd=True)
+    pytest.importorskip("matplotlib")
     done = run("benchmarks.broadcast", "--quick", "--only", "tiny", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "broadcast.json").read_text())

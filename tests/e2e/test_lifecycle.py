@@ -334,10 +334,15 @@ def test_what_a_cluster_holds_open_does_not_grow(cli: Make, cluster3: Layout, tm
 
     use()
     before = until("idleness", lambda: idle(held))
-    for _ in range(3):
+    for _ in range(10):
         use()
-    until("nothing more than before", lambda: all(held()[pid][1:] <= before[pid][1:] for pid in held()))
-    assert set(held()) == set(before)
+    # Dask keeps as many connections from head to node as were needed at a time, and that may be two by now
+
+    def grown() -> list[tuple[str, int, int]]:
+        now = held()
+        return [now[pid] for pid in now if now[pid][1] > before[pid][1] + 3 or now[pid][2] > before[pid][2]]
+
+    until("no more than before, but for a connection for each node", lambda: not grown())
 
 
 def idle(held: Callable[[], Any]) -> Any:
