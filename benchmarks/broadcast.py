@@ -23,7 +23,7 @@ from pathlib import Path
 import click
 
 from benchmarks import peers
-from benchmarks.harness import DIRECTORY, Benchmark, Measured, Sample
+from benchmarks.harness import DIRECTORY, Benchmark, Measured, Sample, Skipped
 from benchmarks.rig import COPY_SECONDS, OUT, SOURCE, Pcp, Rig, staging_cluster
 from tests.hosts import Cluster
 from tests.hosts import slurm as slurm_on_hosts
@@ -83,7 +83,13 @@ class Bench:
         return self.checked(lambda: self.rig.pcp(*options))
 
     def peer(self, peer: peers.Peer, limit: float = COPY_SECONDS) -> Measured:
-        return self.checked(lambda: peer(self.rig, limit))
+        def run() -> float:
+            try:
+                return peer(self.rig, limit)
+            except RuntimeError as error:  # a peer that cannot do it is a result too
+                raise Skipped(str(error).splitlines()[0]) from None
+
+        return self.checked(run)
 
     def checked(self, copy: Callable[[], float]) -> Measured:
         """A copy onto empty nodes that is compared with the source afterwards."""
