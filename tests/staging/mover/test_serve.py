@@ -319,6 +319,7 @@ def test_number_of_strangers_is_bounded_and_members_still_get_in(
     source = made.source(MANIFEST, DATA)
     with ExitStack() as stack:
         member = stack.enter_context(connected(source))
+        until("its proof has been looked at", lambda: not source.publisher._strangers)
         strangers = [stack.enter_context(socket.create_connection(source.peer[1:])) for _ in range(3)]
         until("all three are there", lambda: len(source.publisher._strangers) == 3)
         fourth = stack.enter_context(connected(source))
