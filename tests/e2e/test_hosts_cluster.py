@@ -206,6 +206,19 @@ def test_nodes_end_with_a_head_that_is_cut_off(cluster: Cluster) -> None:
 
 
 @pytest.mark.slow
+def test_down_names_a_node_of_whose_end_nothing_is_heard(cluster: Cluster) -> None:
+    assert up(cluster, "n[1-2]").returncode == 0
+    cluster.cut("n2")
+    try:
+        down = stage(cluster, "down")
+    finally:
+        cluster.heal("n2")
+    assert down.returncode == 3
+    assert down.stderr.startswith("stage: the head has ended, but nothing was heard of the end of n2; ")
+    assert left(cluster.head) == left(cluster["n1"]) == []
+
+
+@pytest.mark.slow
 def test_what_a_killed_service_left_is_swept(cluster: Cluster) -> None:
     assert up(cluster, "n1").returncode == 0
     host = cluster["n1"]
