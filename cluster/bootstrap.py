@@ -1,6 +1,6 @@
 """On a host: start the node service, which is given all it needs in a line and asks nothing.
 
-The line is one JSON object (`cluster.remote.Kit`); it comes on an ssh session's stdin, or by `cluster.activated`. The
+The line is one JSON object (`cluster.kit.Kit`); it comes on an ssh session's stdin, or by `cluster.activated`. The
 answer is one JSON line, after the node has joined or could not: {"up": pid} or {"error": an error in its wire form}.
 """
 
@@ -21,7 +21,15 @@ from typing import Any
 from cluster import forking, keyfiles, node
 from cluster.layout import HeadInfo, Layout
 from cluster.startup import NodeSpec, versions
-from staging.mover.errors import RefusedError, SpaceError, StageError, TemporaryError, UsageError, describe
+from staging.mover.errors import (
+    RefusedError,
+    SpaceError,
+    StageError,
+    TemporaryError,
+    UsageError,
+    describe,
+    from_os_error,
+)
 
 MAX_SKEW = 25.0  # seconds; credentials put up with 30
 MAX_PAYLOAD = 1 << 20
@@ -133,21 +141,21 @@ def _check(told: dict[str, Any]) -> None:
 
 
 def _directory(named: str) -> Layout:
-    """A new directory for this node alone."""
+    """A new directory for this node alone, in `named` or a place for temporary files."""
     # not below /run/user, which a login manager removes at the end of the user's last session
-    # (a service manager's own directory for us is another matter)
-    temporary = f"{os.environ.get('TMPDIR') or '/tmp'}/longshore-{os.geteuid()}"  # noqa: S108 - checked
-    parent = Path(named or os.environ.get("RUNTIME_DIRECTORY") or temporary)
+    above = Path(named or os.environ.get("RUNTIME_DIRECTORY") or os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
+    if not above.is_dir():
+        raise UsageError(f"there is no directory {above}", "make it, or give another --node-dir")
+    parent = above / f"longshore-{os.geteuid()}"
     while True:
         keyfiles.own_directory(parent)
-        base = parent / f"node-{secrets.token_hex(4)}"
+        layout = Layout(parent / f"node-{secrets.token_hex(4)}")
         try:
-            base.mkdir(mode=0o700)
+            layout.base.mkdir(mode=0o700)
         except (FileExistsError, FileNotFoundError):  # another node that just ended removed the empty parent
             continue
-        _hold(base)
         _sweep(parent)
-        return Layout(base)
+        return layout
 
 
 def _hold(base: Path) -> None:
@@ -164,12 +172,16 @@ def _sweep(parent: Path) -> None:
 
 
 def _fill(layout: Layout, told: dict[str, Any]) -> None:
-    layout.keys.mkdir(mode=0o700)
-    layout.logs.mkdir(mode=0o700)
-    layout.node(told["node"]["name"]).mkdir(mode=0o700, parents=True)
+    try:
+        _hold(layout.base)
+        layout.keys.mkdir(mode=0o700)
+        layout.logs.mkdir(mode=0o700)
+        layout.node(told["node"]["name"]).mkdir(mode=0o700, parents=True)
+        layout.write_head(HeadInfo(**told["head"]))
+    except OSError as error:
+        raise from_os_error(error, f"write to {layout.base}") from error
     for name, content in told["keys"].items():
         keyfiles.write(layout.keys / Path(name).name, content.encode("ascii"))
-    layout.write_head(HeadInfo(**told["head"]))
 
 
 def _log(layout: Layout) -> Path:

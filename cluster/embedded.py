@@ -138,7 +138,8 @@ def stop(layout: Layout, keep: bool = False) -> None:
         remove(layout)
     if left:
         raise PartialError(
-            f"the head has ended, but not all was heard of the end of {fold(left)}", "look at what runs there"
+            f"the head has ended, but nothing was heard of the end of {fold(left)}",
+            "what runs there ends once it misses the head; look there if that is in doubt",
         )
 
 

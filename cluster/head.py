@@ -36,7 +36,7 @@ from staging.mover.errors import StageError
 from staging.mover.title import name_process
 
 CREDENTIAL_SECONDS = 120
-NODE_SECONDS = 15  # for the end of a node
+NODE_SECONDS = 10  # for the end of a node; less than addresses.LOSS_SECONDS, for a loss is no end
 ANSWER_SECONDS = 2
 LOCAL = "local"
 

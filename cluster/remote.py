@@ -116,7 +116,7 @@ class SshSession:
     def _wrong(self, code: int, said: str) -> StageError:
         install = "install it there, or give --python"
         if code == NO_PYTHON:
-            return UsageError(f"there is no {self._python}, and no `stage` on the PATH", f"{install}")
+            return UsageError(f"there is no {self._python}, and no `stage` on the PATH", install)
         if code == OLD_PYTHON:
             return UsageError(f"{self._python} is older than Python 3.11", "install a newer one, or give --python")
         if code == NO_LONGSHORE:

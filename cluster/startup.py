@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import importlib.metadata
 import os
 import select
@@ -39,6 +40,7 @@ class NodeSpec:
         return ["--dir", str(base), "--name", self.name, "--address", self.address, "--root", self.root]
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """What is installed under this interpreter."""
     return {name: importlib.metadata.version(name) for name in DISTRIBUTIONS}

@@ -52,6 +52,8 @@ def command(
         raise UsageError("--dial PORT and --keys DIR go together", "make keys with `stage keys DIR`")
     if dial is not None and (hosts is None or python or ssh_config):
         raise UsageError("--dial goes with --hosts, without ssh's options", "see `stage up --help`")
+    if node_dir and not node_dir.startswith("/"):
+        raise UsageError(f"--node-dir {node_dir} is not an absolute path", "write it from / on")
     layout = find(cluster_dir)
     if count is not None:
         started = time.monotonic()

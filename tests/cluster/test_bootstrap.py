@@ -39,7 +39,7 @@ def told(keys: Layout, tmp_path: Path) -> Told:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     head = HeadInfo(1, f"tls://127.0.0.1:{port}", "127.0.0.1", port, os.geteuid(), "hosts")
-    payload: Told = json.loads(Kit.read(keys, head).payload(SPEC, str(tmp_path / "nodes")))
+    payload: Told = json.loads(Kit.read(keys, head).payload(SPEC, str(tmp_path)))
     return payload
 
 
@@ -63,6 +63,10 @@ def error(told: Told) -> str:
     return f"{answer['error']['class']}: {answer['error']['message']}; {answer['error']['remedy']}"
 
 
+def ours(told: Told) -> Path:
+    return Path(told["parent"]) / f"longshore-{os.geteuid()}"
+
+
 def other_version(told: Told) -> None:
     told["versions"]["distributed"] = "1.0"
 
@@ -80,12 +84,16 @@ def other_user(told: Told) -> None:
 
 
 def open_directory(told: Told) -> None:
-    Path(told["parent"]).mkdir()
-    Path(told["parent"]).chmod(0o777)
+    ours(told).mkdir()
+    ours(told).chmod(0o777)
 
 
 def linked_directory(told: Told) -> None:
-    Path(told["parent"]).symlink_to("/")
+    ours(told).symlink_to("/")
+
+
+def no_directory(told: Told) -> None:
+    told["parent"] += "/absent"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +104,7 @@ def linked_directory(told: Told) -> None:
         (early, "s ahead of this host's"),
         (other_user, f"you are uid {os.geteuid()} there and uid {os.geteuid() + 1} here; log in as the same user"),
         (open_directory, "others have access to"),
+        (no_directory, "give another --node-dir"),
         (linked_directory, "is not a directory itself; move it away"),
     ],
 )
@@ -104,15 +113,14 @@ def test_what_hinders_a_start_is_said_and_nothing_is_put_there(
 ) -> None:
     change(told)
     assert said in error(told)
-    parent = Path(told["parent"])
-    assert parent.is_symlink() or not parent.exists() or not os.listdir(parent)
+    assert ours(told).is_symlink() or not ours(told).exists() or not os.listdir(ours(told))
 
 
 def test_a_head_that_cannot_be_reached_is_named_and_nothing_stays(told: Told) -> None:
     said = error(told)
     assert f"cannot reach the head at 127.0.0.1 port {told['head']['doors']}: Connection refused" in said
     assert "--address" in said
-    assert not Path(told["parent"]).exists()
+    assert not ours(told).exists()
 
 
 @pytest.mark.parametrize("line", [b"", b'{"versions":'])
@@ -126,7 +134,7 @@ def test_a_session_that_ends_before_the_node_has_joined_undoes_all(told: Told) -
         told["head"]["doors"] = deaf.getsockname()[1]
         code, answer = say(json.dumps(told).encode() + b"\n", hang_up=True)
     assert (code, answer["error"]["message"]) == (1, "the session ended before the node had joined")
-    assert not Path(told["parent"]).exists()
+    assert not ours(told).exists()
 
 
 def test_an_interpreter_without_us_and_one_that_is_not_there(tmp_path: Path) -> None:

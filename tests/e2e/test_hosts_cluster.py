@@ -175,13 +175,14 @@ def test_hosts_behind_another_and_by_a_command(cluster: Cluster) -> None:
 @pytest.mark.slow
 def test_the_addresses_decide_the_family(cluster: Cluster) -> None:
     file = cluster.head.path("/root/hosts")
+    cluster["n1"].run(["mkdir", "-p", "/root/nodes"])
     file.write_text(f"a={cluster['n1'].address}\n")
     assert up(cluster, "/root/hosts", "--node-dir", "/root/nodes").returncode == 0
     node = json.loads(stage(cluster, "status", "--json").stdout)["nodes"][0]
     assert (node["name"], node["address"]) == ("a", cluster["n1"].address)
     assert cluster["n1"].run(["ls", "/tmp"]).stdout == ""
     stage(cluster, "down")
-    assert not cluster["n1"].path("/root/nodes").exists()
+    assert cluster["n1"].run(["ls", "-A", "/root/nodes"]).stdout == ""
 
 
 @pytest.mark.slow
@@ -202,6 +203,19 @@ def test_nodes_end_with_a_head_that_is_cut_off(cluster: Cluster) -> None:
     finally:
         cluster.heal("n1")
     until("it is there again", lambda: _succeeded(up(cluster, "n1")), GONE_WITHIN)
+
+
+@pytest.mark.slow
+def test_down_names_a_node_of_whose_end_nothing_is_heard(cluster: Cluster) -> None:
+    assert up(cluster, "n[1-2]").returncode == 0
+    cluster.cut("n2")
+    try:
+        down = stage(cluster, "down")
+    finally:
+        cluster.heal("n2")
+    assert down.returncode == 3
+    assert down.stderr.startswith("stage: the head has ended, but nothing was heard of the end of n2; ")
+    assert left(cluster.head) == left(cluster["n1"]) == []
 
 
 @pytest.mark.slow
