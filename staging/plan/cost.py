@@ -47,7 +47,8 @@ from dataclasses import astuple, dataclass
 from staging.mover.errors import UsageError
 from staging.plan.tree import CHAIN, DOUBLE_TREE, Shape
 
-BLOCK_SIZES = tuple(1 << exponent for exponent in range(16, 23))  # 64 KiB .. 4 MiB
+# 64 KiB .. 1 MiB: of larger ones a stream has too few in flight (fetch.IN_FLIGHT_BYTES), 4 MiB took twice as long
+BLOCK_SIZES = tuple(1 << exponent for exponent in range(16, 21))
 MARGIN = 0.05  # what several connections on a link lose, by the prototypes
 # simplest first
 SHAPES = (CHAIN, *(Shape("tree", k) for k in (2, 3, 4)), DOUBLE_TREE, *(Shape("trees", k) for k in (3, 4, 5)))
@@ -112,7 +113,7 @@ def choose(
 ) -> tuple[Shape, int, float]:
     """The simplest of the fastest shapes, its block size in bytes and the seconds predicted.
 
-    A given block_size is kept, otherwise the one that suits best is a power of two from 64 KiB (fill) to 4 MiB (work
+    A given block_size is kept, otherwise the one that suits best is a power of two from 64 KiB (fill) to 1 MiB (work
     per block).
     """
     sizes = BLOCK_SIZES if block_size is None else (block_size,)
