@@ -128,7 +128,7 @@ def _file_bytes(sources: Sequence[str]) -> int | None:
             return None  # the mover says what is wrong with it
         if not stat.S_ISREG(info.st_mode):
             return None
-        total += min(info.st_size, info.st_blocks * 512)
+        total += info.st_size  # holes included: what is allocated may be known only later
     return total
 
 

@@ -38,6 +38,7 @@ from staging.plan.topology import Topology
 Kind = Literal["chain", "tree", "trees"]
 
 MAX_FANOUT = 1_000_000
+MAX_TREES = 256  # a mover has a thread and a connection for each
 MAX_PEERS = 256  # of one fallback list: all ancestors of a long chain would make the plan quadratic
 
 
@@ -56,6 +57,8 @@ class Shape:
             raise UsageError(f"unknown kind of tree {self.kind!r}", "it is one of " + ", ".join(get_args(Kind)))
         if not 1 <= self.fanout <= MAX_FANOUT:
             raise UsageError(f"a fan-out of {self.fanout} is impossible", f"choose one from 1 to {MAX_FANOUT}")
+        if self.kind == "trees" and self.fanout > MAX_TREES:
+            raise UsageError(f"{self.fanout} disjoint trees are too many", f"choose at most {MAX_TREES}")
         if self.kind == "chain" and self.fanout != 1:
             raise UsageError(f"a chain has a fan-out of 1, not {self.fanout}")
         if self.fanout == 1:

@@ -179,7 +179,7 @@ def test_nonsense_shapes(text: str) -> None:
         Shape.parse(text)
 
 
-@pytest.mark.parametrize(("kind", "fanout"), [("chain", 2), ("trees", 0), ("tree", 0), ("ring", 1)])
+@pytest.mark.parametrize(("kind", "fanout"), [("chain", 2), ("trees", 0), ("trees", 257), ("tree", 0), ("ring", 1)])
 def test_shapes_that_cannot_be(kind: str, fanout: int) -> None:
     with pytest.raises(UsageError):
         Shape(kind, fanout)  # type: ignore[arg-type]

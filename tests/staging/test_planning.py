@@ -42,12 +42,6 @@ def test_what_only_a_scan_can_measure_stays_open(file: str, tmp_path: Path) -> N
         assert decide(sources, NODES, "auto", 0, DEFAULT_LINK, "") == ("auto", 0)
 
 
-def test_holes_are_not_sent_and_do_not_count(tmp_path: Path) -> None:
-    with open(tmp_path / "sparse", "wb") as sparse:
-        sparse.truncate(1 << 40)
-    assert decide([str(tmp_path / "sparse")], NODES, "auto", 0, DEFAULT_LINK, "")[0] == str(choose(8, 0)[0])
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1"])
 def test_a_cluster_on_loopback_shares_this_machine_s_cores(host: str) -> None:
     assert link_of(host).cores == len(os.sched_getaffinity(0))
